@@ -1,0 +1,41 @@
+"""Concept Neuron Selection: teach a Stable Diffusion model your own concepts one after another, inside
+ComfyUI.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint() -> Any:
+    """Called by the host. Nothing is imported before that, so that the core can be used without ComfyUI."""
+    try:
+        from comfy_api.latest import ComfyExtension
+
+        from .cns_core.host.paths import register_memory_folder
+        from .nodes import concept, draw, memory, neurons, score, train
+
+        register_memory_folder()
+    except Exception:
+        # The host reduces an error here to one line and drops the pack; leave the whole story in the log.
+        logging.exception("ComfyUI-CNS could not be loaded")
+        raise
+
+    nodes = [
+        concept.LoadConceptImages,
+        neurons.SelectConceptNeurons,
+        train.ContinualTrain,
+        draw.ApplyPersonalizedUNet,
+        score.CLIPScore,
+        memory.SaveConceptMemory,
+        memory.LoadConceptMemory,
+    ]
+
+    class ConceptNeuronSelection(ComfyExtension):
+        async def get_node_list(self) -> list[Any]:
+            return nodes
+
+    return ConceptNeuronSelection()

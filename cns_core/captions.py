@@ -1,0 +1,180 @@
+"""Where captions come from: templates per kind, `.txt` files beside the pictures, the user's own text.
+
+Also the 128 calibration prompts that find the general neurons (Eq. 5); they name no concept.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .concept import check_kind, check_token
+
+CAPTION_SOURCES = ("templates", "txt files", "own text")
+CALIBRATION_COUNT = 128
+_CALIBRATION_FILE = Path(__file__).with_name("calibration_prompts.txt")
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "subject": (
+        "a photo of {}",
+        "a close-up photo of {}",
+        "one clear photo of {}",
+        "a bright photo of {}",
+        "a dim photo of {}",
+        "a sharp photo of {}",
+        "a slightly blurred photo of {}",
+        "a photo of {} seen from the front",
+        "a photo of {} seen from the side",
+        "a photo of {} from a distance",
+        "a tightly cropped photo of {}",
+        "a snapshot of {}",
+        "an amateur photo of {}",
+        "a professional photo of {}",
+        "a detailed picture of {}",
+        "a simple picture of {}",
+        "a picture showing {}",
+        "a picture with {} in the middle",
+        "a colour photograph of {}",
+        "this is {}",
+    ),
+    "style": (
+        "a painting in the style of {}",
+        "a picture in the style of {}",
+        "an artwork in the style of {}",
+        "a drawing in the style of {}",
+        "an illustration in the style of {}",
+        "a landscape in the style of {}",
+        "a portrait in the style of {}",
+        "a detailed work in the style of {}",
+        "a small study in the style of {}",
+        "a colourful image in the style of {}",
+        "a scene rendered in the style of {}",
+        "a composition made in the style of {}",
+    ),
+    "scene": (
+        "a photo of a place like {}",
+        "a wide view of {}",
+        "a photo taken at {}",
+        "the view across {}",
+        "a picture of the surroundings at {}",
+        "a bright photo of {} without people",
+        "a dim photo of {} in the evening",
+        "a wide-angle photo of {}",
+        "a photo of one corner of {}",
+        "a quiet moment at {}",
+        "a photo with {} in the background",
+        "standing in the middle of {}",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class CaptionRule:
+    """How the pictures of one concept get their captions. ValueError for a bad source, token, kind or text.
+
+    Own text and a `.txt` file may hold several lines: each line is one caption, for training to draw from.
+    """
+
+    source: str
+    token: str
+    class_word: str
+    kind: str = "subject"
+    own_text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.source not in CAPTION_SOURCES:
+            raise ValueError(
+                f"Caption source {self.source!r} is unknown. Choose one of: {', '.join(CAPTION_SOURCES)}."
+            )
+        check_token(self.token)
+        check_kind(self.kind)
+        if self.source == "own text" and not self.own_text.strip():
+            raise ValueError(
+                f"The caption source is 'own text', but the text is empty ({self.own_text!r}). Write a "
+                "caption such as 'a photo of {} on the beach', or choose 'templates'."
+            )
+
+    def captions_for(self, image_path: Path | None) -> tuple[str, ...]:
+        """The captions of one picture, each with the token; `image_path` is None when it is no file."""
+        if self.source == "templates":
+            return template_captions(self.kind, self.token)
+        if self.source == "own text":
+            text = self.own_text
+        elif image_path is None:
+            raise ValueError(
+                "The caption source is 'txt files', but these pictures come from an IMAGE input and have no "
+                "files beside them. Choose 'templates' or 'own text', or load the pictures from a folder."
+            )
+        else:
+            text = caption_file(image_path)
+        lines = [line for line in text.splitlines() if line.strip()]
+        return tuple(caption_from_text(line, self.token, self.class_word) for line in lines)
+
+
+def template_captions(kind: str, token: str) -> tuple[str, ...]:
+    """Every template of this kind, filled with the token."""
+    check_kind(kind)
+    token = check_token(token)
+    return tuple(template.replace("{}", token) for template in TEMPLATES[kind])
+
+
+def caption_from_text(text: str, token: str, class_word: str) -> str:
+    """One caption with the token in it, on one line.
+
+    In this order: `{}` is filled; a token that is there already stays; the first whole-word occurrence of the
+    class word becomes the token ('a dog runs' -> 'a <my-dog> runs'); otherwise the token goes in front.
+    ValueError if text is empty.
+    """
+    token = check_token(token)
+    caption = " ".join(text.split())
+    if not caption:
+        raise ValueError(
+            f"The caption is empty ({text!r}). Write at least one word, or '{{}}' for the token alone."
+        )
+    if "{}" in caption:
+        return caption.replace("{}", token)
+    if token in caption.lower():
+        return re.sub(re.escape(token), token, caption, flags=re.IGNORECASE)
+    word = " ".join(class_word.split())
+    if word:
+        # Hyphens and brackets count as part of a word: neither 'hot-dog' nor another token '<dog>' is a dog.
+        pattern = rf"(?<![\w<-]){re.escape(word)}(?![\w>-])"
+        # A function, because a replacement string would give backslashes a meaning.
+        caption, replaced = re.subn(pattern, lambda _: token, caption, count=1, flags=re.IGNORECASE)
+        if replaced:
+            return caption
+    return f"{token}, {caption}"
+
+
+def caption_file(image_path: Path) -> str:
+    """The text of the `.txt` file beside a picture; ValueError when it is missing, empty or not UTF-8."""
+    path = image_path.with_suffix(".txt")
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except FileNotFoundError:
+        raise ValueError(
+            f"{image_path.name} has no caption file: expected {path}. Write it, or choose the caption source "
+            "'templates'."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}). Make it a readable text file.") from error
+    if not text:
+        raise ValueError(
+            f"{path} is empty, expected a caption. Write one, or choose the caption source 'templates'."
+        )
+    return text
+
+
+def calibration_prompts(n: int = CALIBRATION_COUNT) -> tuple[str, ...]:
+    """The first n of the 128 calibration prompts; any leading part is as varied as the whole."""
+    if not 1 <= n <= CALIBRATION_COUNT:
+        raise ValueError(
+            f"{n} calibration prompts asked for, but there are {CALIBRATION_COUNT}. "
+            f"Choose 1 to {CALIBRATION_COUNT}."
+        )
+    return tuple(_CALIBRATION_FILE.read_text(encoding="utf-8").splitlines()[:n])

@@ -1,0 +1,198 @@
+"""ComfyUI's MODEL and CLIP as the `DiffusionBackend` the training loop drives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_management as management
+import torch
+from torch import Tensor
+
+from ..backend import TextFeatures
+from .model import PREFIX, noise_levels
+from .plain_tensors import plain_tensors
+from .text import SplicedTokenizer, encode_prompt, with_tokens
+
+
+class HostBackend:
+    """Wraps clones of MODEL and CLIP; the given objects, and the weights they share with the clones, are
+    never changed.
+
+    Create and use it inside `training_mode()`.
+    """
+
+    def __init__(
+        self, model: Any, clip: Any, token: str, token_vectors: Mapping[str, Tensor], known: Mapping[str, Any]
+    ) -> None:
+        """token: the new one, with its starting vectors; known: tokens of the memory, so that captions may
+        mention them.
+        """
+        self.levels = noise_levels(model)
+        self.device = torch.device(model.load_device)
+        self.token = token
+        clone = (
+            model.clone(disable_dynamic=True)
+            if "disable_dynamic" in _clone_arguments(model)
+            else model.clone()
+        )
+        self.model = _trainable(clone)
+        self.clip = with_tokens(clip, {**known, token: dict(token_vectors)})
+        self._spliced = {
+            n: t for n, t in vars(self.clip.tokenizer).items() if isinstance(t, SplicedTokenizer)
+        }
+        self._loaded = ExitStack()
+        self._constants: set[int] = set()  # storages of the text encoder's weights
+
+    def encode(self, prompts: Sequence[str], token_vectors: Mapping[str, Tensor] | None) -> TextFeatures:
+        if token_vectors is not None:
+            for name, tokenizer in self._spliced.items():
+                tokenizer.vectors[self.token] = token_vectors[name]
+        with _mutation_safe(self._constants):
+            features = TextFeatures.stack(
+                [encode_prompt(self.clip, prompt, loaded=True) for prompt in prompts]
+            )
+        pooled = None if features.pooled is None else features.pooled.to(self.device)
+        return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
+
+    def predict(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        sampling = self.model.get_model_object("model_sampling")
+        sigma = sampling.sigmas.to(z_t.device)[t]
+        wide = sigma.reshape(-1, 1, 1, 1)
+        x = z_t * (wide.square() + 1).sqrt()  # the host's variance-exploding form of the same noised latent
+        conds: dict[str, Any] = {"c_crossattn": features.cross}
+        adm = self.model.model.encode_adm(
+            pooled_output=features.pooled, width=z_t.shape[3] * 8, height=z_t.shape[2] * 8, device=z_t.device
+        )
+        if adm is not None:
+            conds["y"] = adm.to(z_t.device)
+        options = {
+            **self.model.model_options["transformer_options"],
+            "optimized_attention_override": _pytorch_attention,
+        }
+        denoised = self.model.model.apply_model(x, sigma, transformer_options=options, **conds)
+        if self.levels.prediction_type == "epsilon":
+            return (x - denoised) / wide
+        return (z_t / (wide.square() + 1).sqrt() - denoised) * (wide.square() + 1).sqrt() / wide
+
+    @contextmanager
+    def hung(self, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+        for name, function in functions.items():
+            self.model.add_weight_wrapper(f"{PREFIX}{name}.weight", _Wrapper(function))
+        try:
+            self._load()
+            yield
+        finally:
+            self._loaded.close()
+            remove_wrappers(self.model)
+            self.model.detach()  # undoes the compute dtype; the host loads its own clone again
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Hand the models back to the host for a moment (to draw), deltas still hung, then load them
+        again.
+        """
+        self._loaded.close()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self._load()
+
+    def _load(self) -> None:
+        management.load_models_gpu([self.clip.patcher, self.model], force_full_load=True)
+        if getattr(self.model.model, "model_lowvram", False):
+            size, loaded = self.model.model_size() / 2**20, self.model.loaded_size() / 2**20
+            raise RuntimeError(
+                f"Only {loaded:.0f} of the U-Net's {size:.0f} MB fit into GPU memory; training needs all of "
+                "it. Close other programs, "
+                "unload other models, or start ComfyUI without --lowvram."
+            )
+        self._loaded.enter_context(plain_tensors(self.model.model, self.clip.cond_stage_model))
+        self._constants = {p.untyped_storage().data_ptr() for p in self.clip.cond_stage_model.parameters()}
+
+
+def _mutation_safe(constants: set[int]) -> Any:
+    """Let autograd keep copies of activations: the text encoder adds to them in place, which a plain
+    backward refuses.
+
+    Weights, known by the addresses of their storages, are never changed and are kept as they are.
+    """
+
+    def pack(tensor: Tensor) -> Tensor:
+        return tensor if tensor.untyped_storage().data_ptr() in constants else tensor.clone()
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+
+
+class _Wrapper:
+    """A weight function in the form the host calls: `f(weight)`, and questions about memory."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return self.function(weight)
+
+    def move_to(self, device: Any = None) -> int:
+        return 0  # the packed values live on the training device already
+
+    def passive_memory_usage(self) -> int:
+        return 0
+
+
+def remove_wrappers(model: Any) -> None:
+    """Take our weight functions off the modules that all clones of a model share."""
+    for module in model.model.modules():
+        functions = getattr(module, "weight_function", None)
+        if functions and any(isinstance(f, _Wrapper) for f in functions):
+            module.weight_function = [f for f in functions if not isinstance(f, _Wrapper)]
+    ours = {k: [f for f in v if not isinstance(f, _Wrapper)] for k, v in model.weight_wrapper_patches.items()}
+    model.weight_wrapper_patches = {k: v for k, v in ours.items() if v}
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Autograd on, whatever mode the host runs nodes in; its own training flag set where it has one."""
+    flag = getattr(management, "in_training", None)
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            if flag is not None:
+                management.in_training = True
+            yield
+        finally:
+            if flag is not None:
+                management.in_training = flag
+
+
+def _trainable(model: Any) -> Any:
+    """Compute in bfloat16 or float32 (float16 gradients underflow), without other packs' attention
+    patches.
+    """
+    if management.is_device_cpu(model.load_device):
+        dtype = torch.float32
+    else:
+        dtype = torch.bfloat16 if management.should_use_bf16(model.load_device) else torch.float32
+    if model.model_dtype() != dtype:
+        model.set_model_compute_dtype(dtype)
+    options = model.model_options["transformer_options"]
+    replaced = [*options.get("patches", {}), *options.get("patches_replace", {})]
+    if found := sorted({p for p in replaced if p.startswith(("attn2", "attn1"))}):
+        raise ValueError(
+            f"This MODEL carries attention patches ({', '.join(found)}), from an IPAdapter or the like, "
+            "which would be trained "
+            "against. Connect the checkpoint loader's MODEL."
+        )
+    return model
+
+
+def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Flash, sage and split attention have no (or a slow) backward; PyTorch's has."""
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+def _clone_arguments(model: Any) -> tuple[str, ...]:
+    code = type(model).clone.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

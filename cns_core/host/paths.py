@@ -1,0 +1,113 @@
+"""Where things lie on the user's disk. Every path that comes from outside is resolved and checked here, at
+use, links included.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+MEMORY_FOLDER = "concept_memory"
+_FILE_NAME = re.compile(r"[\w][\w .()+-]*")
+
+
+def register_memory_folder() -> None:
+    """`models/concept_memory/`, kept when the user's own configuration names other places for it."""
+    place = os.path.join(folder_paths.models_dir, MEMORY_FOLDER)
+    paths, extensions = folder_paths.folder_names_and_paths.get(MEMORY_FOLDER, ([], set()))
+    folder_paths.folder_names_and_paths[MEMORY_FOLDER] = (
+        paths if place in paths else [*paths, place],
+        set(extensions) | {".safetensors"},
+    )
+
+
+def image_folders() -> list[str]:
+    """Folders below ComfyUI's input directory, as relative names."""
+    return list(folder_paths.get_input_subfolders())
+
+
+def image_folder(name: str) -> Path:
+    """A folder of photos below the input directory. ValueError when it is unknown or leads outside (`..`,
+    absolute, link).
+    """
+    root = Path(folder_paths.get_input_directory())
+    known = ", ".join(image_folders()[:20]) or "none yet"
+    if not name.strip():
+        raise ValueError(
+            f"No folder is named. Put your photos into a folder below {root} and choose it. Folders there: "
+            f"{known}."
+        )
+    path = _inside(root, name, "ComfyUI's input directory")
+    if not path.is_dir():
+        raise ValueError(
+            f"There is no folder {name!r} below ComfyUI's input directory {root}. Folders there: {known}."
+        )
+    return path
+
+
+def memory_file(name: str) -> Path:
+    """An existing memory file. ValueError when it is unknown or leads outside its folder."""
+    for root in folder_paths.get_folder_paths(MEMORY_FOLDER):
+        if Path(root).is_dir():
+            path = _inside(Path(root), name, "the concept_memory folder")
+            if path.is_file():
+                return path
+    known = ", ".join(memory_files()) or "none yet"
+    raise ValueError(f"There is no concept memory {name!r} in models/{MEMORY_FOLDER}/. Files there: {known}.")
+
+
+def memory_files() -> list[str]:
+    return list(folder_paths.get_filename_list(MEMORY_FOLDER))
+
+
+def new_memory_file(name: str) -> Path:
+    """Where a memory of that name is to be saved; sub-folders are allowed, leaving the folder is not."""
+    cleaned = name.strip().replace("\\", "/").removesuffix(".safetensors")
+    parts = cleaned.split("/")
+    if not all(_FILE_NAME.fullmatch(part) for part in parts):
+        raise ValueError(
+            f"{name!r} is no usable file name. Use letters, digits, spaces and . _ - ( ) +, for example "
+            "my_concepts; "
+            "sub-folders are separated by /."
+        )
+    root = Path(folder_paths.get_folder_paths(MEMORY_FOLDER)[0])
+    root.mkdir(parents=True, exist_ok=True)
+    return _inside(root, cleaned + ".safetensors", "the concept_memory folder")
+
+
+def work_folder(kind: str) -> Path:
+    """A folder of the pack's own: `runs` (checkpoints, finished results), `class_images`, `clip`. Safe to
+    delete between runs.
+    """
+    return Path(folder_paths.get_user_directory()) / "cns" / kind
+
+
+def clip_model(name: str) -> str:
+    """A CLIP model: the path of a folder below `models/` where there is one of that name, else the name as a
+    Hugging Face id.
+    """
+    if not name.strip():
+        raise ValueError(
+            "No CLIP model is named. Give a folder below models/ or a Hugging Face id such as "
+            "openai/clip-vit-base-patch32."
+        )
+    folder = _inside(models_folder(), name.strip(), "the models folder")
+    return str(folder) if folder.is_dir() else name.strip()
+
+
+def models_folder() -> Path:
+    return Path(folder_paths.models_dir)
+
+
+def _inside(root: Path, name: str, what: str) -> Path:
+    root_real = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(root_real, name))
+    if os.path.isabs(name) or real == root_real or os.path.commonpath([root_real, real]) != root_real:
+        raise ValueError(
+            f"{name!r} lies outside {what} ({root}); name something inside it, without .., links or "
+            "absolute paths."
+        )
+    return Path(real)

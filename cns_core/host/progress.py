@@ -1,0 +1,64 @@
+"""The host's progress bar, preview picture, log line and Cancel button."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import Any
+
+import comfy.model_management as management
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+from ..training import StepReport
+
+_PREVIEW_PIXELS = 512
+_LOG_EVERY = 50
+
+
+class Progress:
+    """Shows steps of one node. `step` and `phase` raise the host's own exception when the user pressed
+    Cancel.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._bar = comfy.utils.ProgressBar(steps)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._bar.update_absolute(self._steps, self._steps)
+
+    def step(self, report: StepReport, picture: Tensor | None) -> None:
+        self._bar.update_absolute(report.step, report.steps, _as_preview(picture))
+        if report.step % _LOG_EVERY == 0 or report.step == report.steps:
+            logging.info(
+                f"CNS step {report.step}/{report.steps}: diffusion {report.diffusion:.4f}, prior "
+                f"{report.prior:.4f}, "
+                f"L_reg {report.regularisation:.2e}, gradient norms {report.neuron_grad_norm:.2e} (neurons) "
+                f"{report.token_grad_norm:.2e} (token), {report.seconds:.2f} s"
+            )
+        management.throw_exception_if_processing_interrupted()
+
+    def phase(self, done: int, total: int, picture: Tensor | None = None) -> None:
+        """Preparations before step 1."""
+        self._bar.update_absolute(done, total, _as_preview(picture))
+        management.throw_exception_if_processing_interrupted()
+
+
+def _as_preview(picture: Tensor | None) -> Any:
+    if picture is None:
+        return None
+    array = picture[0].mul(255).round().byte().cpu().numpy()
+    return ("JPEG", Image.fromarray(array), _PREVIEW_PIXELS)
+
+
+def scoring_device() -> Any:
+    """Where the host wants models to run."""
+    return management.get_torch_device()

@@ -1,0 +1,69 @@
+"""Results and checkpoints of training runs, kept on disk under a key of everything that decides the result.
+
+The host drops cached results when memory is short and loses them when it closes; queueing the same graph
+again must neither train again nor start from scratch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoint import TrainerState, load_state, save_state
+from ..concept import Concept
+from ..memory import BaseModel, ConceptMemory
+from ..memory_file import load_memory, save_memory
+from ..settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run on disk."""
+
+    folder: Path
+    key: str
+
+    @property
+    def result_file(self) -> Path:
+        return self.folder / f"{self.key}.safetensors"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.folder / f"{self.key}.checkpoint.safetensors"
+
+    def result(self) -> ConceptMemory | None:
+        return load_memory(self.result_file) if self.result_file.exists() else None
+
+    def checkpoint(self) -> TrainerState | None:
+        return load_state(self.checkpoint_file, self.key) if self.checkpoint_file.exists() else None
+
+    def save_checkpoint(self, state: TrainerState) -> None:
+        save_state(self.checkpoint_file, state, self.key)
+
+    def finish(self, memory: ConceptMemory) -> None:
+        """Keep the result; the checkpoint has done its work."""
+        save_memory(self.result_file, memory)
+        self.checkpoint_file.unlink(missing_ok=True)
+
+
+def run_key(
+    base: BaseModel,
+    concept: Concept,
+    mask_digest: str,
+    memory: ConceptMemory | None,
+    settings: TrainSettings,
+    extra: str,
+) -> str:
+    """sha256 over base, concept, mask, earlier memory, settings and whatever else decides the result."""
+    parts = [
+        base.family,
+        base.fingerprint,
+        concept.digest(),
+        mask_digest,
+        "" if memory is None else memory.digest(),
+        json.dumps(settings.as_dict(), sort_keys=True),
+        extra,
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

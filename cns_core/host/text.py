@@ -1,0 +1,144 @@
+"""Prompts in the host: learned tokens understood by the stock nodes, and text features with a gradient for
+training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backend import TextFeatures
+from ..tokens import TokenVectors
+
+SECTION = 77  # tokens of one encoder pass, start and end included
+
+
+class SplicedTokenizer:
+    """An inner tokenizer of the host that also knows learned tokens and puts their vectors where their ids
+    would stand.
+
+    Everything else behaves as the tokenizer it stands for, so weights like `(<my-dog>:1.3)`, embeddings and
+    third-party text encoders work unchanged. `vectors`: token -> `(dim,)`.
+    """
+
+    def __init__(self, inner: Any, vectors: Mapping[str, Tensor]) -> None:
+        if isinstance(inner, SplicedTokenizer):
+            vectors = {**inner.vectors, **vectors}
+            inner = inner.inner
+        self.inner = copy.copy(inner)
+        self.inner.tokenizer = copy.deepcopy(inner.tokenizer)
+        self.inner.tokenizer.add_tokens(list(vectors))
+        self.vectors = dict(vectors)
+        self._tokens = {self.inner.tokenizer.convert_tokens_to_ids(t): t for t in vectors}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # not set yet, while being copied
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[list[tuple[Any, ...]]]:
+        sections = self.inner.tokenize_with_weights(text, *args, **kwargs)
+        return [[self._spliced(entry) for entry in section] for section in sections]
+
+    def _spliced(self, entry: tuple[Any, ...]) -> tuple[Any, ...]:
+        token = self._tokens.get(entry[0]) if isinstance(entry[0], int) else None
+        return entry if token is None else (self.vectors[token], *entry[1:])
+
+
+def inner_tokenizers(clip: Any) -> dict[str, Any]:
+    """The host's tokenizer per text encoder (`clip_l`, ...); ValueError for text encoders that are not
+    CLIP.
+    """
+    found = {
+        n: t
+        for n, t in vars(clip.tokenizer).items()
+        if n.startswith("clip_") and hasattr(t, "tokenize_with_weights")
+    }
+    if not found or any(not hasattr(getattr(clip.cond_stage_model, n, None), "transformer") for n in found):
+        raise ValueError(
+            f"This text encoder ({type(clip.cond_stage_model).__name__}) is not one of CLIP's; concepts "
+            "need the CLIP of "
+            "Stable Diffusion 1.x, 2.x or SDXL."
+        )
+    return found
+
+
+def token_tables(clip: Any) -> dict[str, Tensor]:
+    """The token table `(vocabulary, dim)` of each text encoder."""
+    encoders = {n: getattr(clip.cond_stage_model, n) for n in inner_tokenizers(clip)}
+    return {n: e.transformer.get_input_embeddings().weight for n, e in encoders.items()}
+
+
+def known_tokens(clip: Any) -> list[str]:
+    """Learned tokens that this CLIP already understands."""
+    spliced = [t for t in inner_tokenizers(clip).values() if isinstance(t, SplicedTokenizer)]
+    return list(dict.fromkeys(token for t in spliced for token in t.vectors))
+
+
+def with_tokens(clip: Any, tokens: Mapping[str, TokenVectors]) -> Any:
+    """A clone of CLIP that understands learned tokens (token -> encoder -> vector); the given CLIP stays as
+    it is.
+    """
+    inner = inner_tokenizers(clip)
+    taken = sorted(set(tokens) & set(known_tokens(clip)))
+    if taken:
+        raise ValueError(
+            f"This CLIP already understands {', '.join(taken)}; apply each concept memory only once."
+        )
+    for token, vectors in tokens.items():
+        if set(vectors) != set(inner):
+            raise ValueError(
+                f"{token} has vectors for {sorted(vectors)}, but this CLIP has the text encoders "
+                f"{sorted(inner)}."
+            )
+    clone = clip.clone()
+    clone.tokenizer = copy.copy(clip.tokenizer)
+    for name, tokenizer in inner.items():
+        setattr(clone.tokenizer, name, SplicedTokenizer(tokenizer, {t: v[name] for t, v in tokens.items()}))
+    return clone
+
+
+def word_ids(clip: Any, word: str) -> dict[str, list[int]]:
+    """Token ids of a word, per text encoder, without start, end and padding."""
+    return {n: _ids_of_words(t, word) for n, t in inner_tokenizers(clip).items()}
+
+
+def _ids_of_words(tokenizer: Any, text: str) -> list[int]:
+    sections = tokenizer.tokenize_with_weights(text, return_word_ids=True)
+    return [entry[0] for section in sections for entry in section if entry[2] > 0]
+
+
+def check_length(clip: Any, prompts: Sequence[str]) -> None:
+    """ValueError when a prompt does not fit one pass of the text encoder."""
+    for prompt in prompts:
+        for tokenizer in inner_tokenizers(clip).values():
+            sections = tokenizer.tokenize_with_weights(prompt, return_word_ids=True)
+            if len(sections) > 1:
+                words = sum(entry[2] > 0 for section in sections for entry in section)
+                raise ValueError(
+                    f"A caption has {words} tokens; at most {SECTION - 2} fit. Shorten: {prompt[:120]!r}"
+                )
+
+
+def encode_prompt(clip: Any, prompt: str, loaded: bool = False) -> TextFeatures:
+    """One prompt through the user's CLIP, clip skip included. `loaded`: the model is in place already, keep
+    the gradient.
+
+    cross `(1, 77, dim)`, on whatever device the host hands text features out.
+    """
+    tokens = clip.tokenize(prompt, return_word_ids=True)
+    plain = {n: [[entry[:2] for entry in section] for section in sections] for n, sections in tokens.items()}
+    if loaded:
+        model = clip.cond_stage_model
+        model.reset_clip_options()
+        if clip.layer_idx is not None:
+            model.set_clip_options({"layer": clip.layer_idx})
+        cross, pooled = model.encode_token_weights(plain)[:2]
+    else:
+        cross, pooled = clip.encode_from_tokens(plain, return_pooled=True)
+    words = next(iter(tokens.values()))[0]
+    return TextFeatures(cross.float(), pooled, torch.tensor([[entry[2] > 0 for entry in words]]))

@@ -1,0 +1,97 @@
+"""The cross-attention key and value weights of a U-Net, and their one flat layout.
+
+A *projection* is one matrix `W` of shape `(out, text_dim)`. Everything sparse in this project (masks,
+trained values) lives in one flat vector that runs over all projections in layout order, row by row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import prod
+
+import torch
+
+SUPPORTED_FAMILIES = "Stable Diffusion 1.x, Stable Diffusion 2.x, SDXL"
+_KEY_OR_VALUE = re.compile(r"(?:^|\.)attn2\.to_[kv]$")
+
+
+@dataclass(frozen=True)
+class ProjectionLayout:
+    """Names and shapes `(out, text_dim)` of the projections, in the order in which the flat vector holds
+    them.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, int], ...]
+    offsets: tuple[int, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.shapes):
+            raise ValueError(
+                f"{len(self.names)} projection names for {len(self.shapes)} shapes; give one shape per name."
+            )
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("A projection name occurs twice in the layout; names must be unique.")
+        object.__setattr__(self, "offsets", tuple(accumulate((prod(s) for s in self.shapes), initial=0)))
+
+    @property
+    def total(self) -> int:
+        """Entries of all projections together."""
+        return self.offsets[-1]
+
+    def slices(self) -> Iterator[tuple[str, tuple[int, int], slice]]:
+        """Name, shape and place in the flat vector of each projection."""
+        for i, name in enumerate(self.names):
+            yield name, self.shapes[i], slice(self.offsets[i], self.offsets[i + 1])
+
+
+def find_projections(shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:
+    """Pick the cross-attention K/V matrices out of a U-Net's weights (`name -> shape`, names as in its state
+    dict).
+
+    A model counts as supported when it has `...attn2.to_k.weight` and `...attn2.to_v.weight` matrices in
+    pairs that all read text features of one width; that is the structure shared by SD 1.x, SD 2.x and SDXL.
+    Raises ValueError otherwise.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for key, shape in shapes.items():
+        name = key.removesuffix(".weight")
+        dims = tuple(shape)
+        if key.endswith(".weight") and _KEY_OR_VALUE.search(name) and len(dims) == 2:
+            found[name] = (dims[0], dims[1])
+    if not found:
+        tops = sorted({key.split(".")[0] for key in shapes})
+        raise ValueError(
+            "This model has no cross-attention key/value matrices (attn2.to_k, attn2.to_v), so it cannot "
+            "learn concepts. "
+            f"Supported: {SUPPORTED_FAMILIES}. Found {len(shapes)} weights in: "
+            f"{', '.join(tops[:12]) or 'nothing'}."
+        )
+    unpaired = [n for n in found if n[:-1] + ("v" if n.endswith("k") else "k") not in found]
+    widths = sorted({s[1] for s in found.values()})
+    if unpaired or len(widths) != 1:
+        raise ValueError(
+            f"Unusual cross-attention layout: text widths {widths}, matrices without partner {unpaired[:3]}. "
+            f"Supported: {SUPPORTED_FAMILIES}, where every attn2.to_k has an attn2.to_v and all read one "
+            "text width."
+        )
+    return ProjectionLayout(tuple(found), tuple(found.values()))
+
+
+def flat_weights(
+    weights: Mapping[str, torch.Tensor], layout: ProjectionLayout
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each projection's weight `(out, text_dim)` in layout order; ValueError when one is missing or of
+    another shape.
+    """
+    for name, shape, _ in layout.slices():
+        if name not in weights:
+            raise ValueError(
+                f"The model has no projection {name!r}, which the layout expects with shape {shape}."
+            )
+        if tuple(weights[name].shape) != shape:
+            raise ValueError(f"Projection {name!r} has shape {tuple(weights[name].shape)}; expected {shape}.")
+        yield name, weights[name]

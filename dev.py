@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""One door to everything a developer of this pack does: set-up, tests, lint, a host to work in, the demo.
+
+Needs nothing but Python 3.10 to 3.13. The first command makes `.venv` and gets ComfyUI, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from devtools.environment import ensure_environment
+from devtools.errors import DevToolError
+from devtools.paths import COMFYUI_VARIABLE, ROOT, VENV, venv_python
+
+EPILOG = f"""
+environment:
+  {COMFYUI_VARIABLE}   the ComfyUI folder to develop against (it holds main.py).
+                Without it ComfyUI 0.3.75 is downloaded into .comfyui/.
+
+The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, with the options of each sub-command."""
+    parser = argparse.ArgumentParser(
+        prog="dev.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="learn three concepts one after another in a real host and draw them",
+        description="Starts ComfyUI, learns three concepts one after another through its API, draws each of them after "
+        "every stage, and leaves pictures, curves, scores and the memory file in --output.",
+    )
+    demo.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="an SD 1.x checkpoint; default: a random one of the same layout"
+    )
+    demo.add_argument(
+        "--concepts",
+        type=Path,
+        metavar="DIR",
+        help="a folder of folders of photos, one folder a concept; default: workflows/images",
+    )
+    demo.add_argument("--steps", type=positive_int, metavar="N", help="training steps a concept")
+    demo.add_argument("--resolution", type=positive_int, metavar="PX", help="training and picture size in pixels")
+    demo.add_argument(
+        "--output", type=Path, default=ROOT / "demo_output", metavar="DIR", help="default: demo_output"
+    )
+
+    test = commands.add_parser(
+        "test",
+        help="run the tests of the core and of the host",
+        description="Runs pytest on tests/. Everything after `--` goes to pytest: dev.py test -- tests/core -k masks",
+    )
+    test.add_argument("pytest_arguments", nargs="*", metavar="ARG", help="for pytest")
+
+    host = commands.add_parser(
+        "host",
+        help="start ComfyUI with this pack, to work in by hand",
+        description="Starts ComfyUI with this pack alone, its base folder in .host/, until Ctrl-C.",
+    )
+    host.add_argument("--port", type=positive_int, default=8188, metavar="N", help="default: 8188")
+    host.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="a checkpoint to offer beside the random one"
+    )
+
+    commands.add_parser("lint", help="ruff and mypy", description="Runs ruff on everything and mypy on cns_core.")
+    return parser
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
+
+
+def run_in_venv() -> int:
+    """Start this command again with the environment's Python and give back its exit code."""
+    command = [str(venv_python()), str(ROOT / "dev.py"), *sys.argv[1:]]
+    if os.name != "nt":
+        os.execv(command[0], command)  # one process, so that signals reach the one that works
+    return subprocess.call(command)
+
+
+def run_tests(pytest_arguments: list[str]) -> int:
+    """Run pytest in the repository's root, as a script: `-m pytest` would put the root on sys.path."""
+    return subprocess.call([str(venv_python().parent / "pytest"), "--durations=10", *pytest_arguments], cwd=ROOT)
+
+
+def run_lint() -> int:
+    """Run ruff and mypy, both even if the first one complains."""
+    tools = venv_python().parent
+    results = [subprocess.call([str(tools / "ruff"), "check", "."], cwd=ROOT), subprocess.call([str(tools / "mypy")], cwd=ROOT)]
+    return max(results)
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    # The user's words first: a typo should not cost a set-up of minutes.
+    arguments = build_parser().parse_args()
+    try:
+        ensure_environment()
+        if Path(sys.prefix).resolve() != VENV.resolve():
+            return run_in_venv()
+        if arguments.command == "test":
+            return run_tests(arguments.pytest_arguments)
+        if arguments.command == "lint":
+            return run_lint()
+        # These need the environment's packages, so they cannot be imported before.
+        if arguments.command == "host":
+            from devtools.host_command import run_host
+
+            return run_host(arguments.port, arguments.checkpoint)
+        from devtools.demo import run_demo
+
+        return run_demo(arguments)
+    except DevToolError as error:
+        print(f"dev.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dev.py: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,44 @@
+"""Fills a host's base folder with what the workflows expect: a checkpoint, a CLIP model, folders of photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import DevToolError
+from .host_process import link_or_copy
+from .paths import ROOT
+from .random_checkpoint import write_random_checkpoint
+from .random_clip import write_random_clip
+
+RANDOM_CHECKPOINT = "random_sd15.safetensors"
+RANDOM_CLIP = "random-clip"
+SHIPPED_CONCEPTS = ROOT / "workflows" / "images"
+
+
+def stage_checkpoint(base: Path, checkpoint: Path | None) -> str:
+    """Put `checkpoint`, or the random one, into the host's folder; gives back its name there."""
+    folder = base / "models" / "checkpoints"
+    if checkpoint is None:
+        if not (folder / RANDOM_CHECKPOINT).is_file():
+            print("[stage] making a random checkpoint in SD 1.5's layout", flush=True)
+            write_random_checkpoint(folder / RANDOM_CHECKPOINT)
+        return RANDOM_CHECKPOINT
+    source = checkpoint.expanduser().resolve()
+    if not source.is_file():
+        raise DevToolError(f"--checkpoint {checkpoint}: there is no such file. Give an SD 1.x .safetensors file.")
+    link_or_copy(source, folder / source.name)
+    return source.name
+
+
+def stage_random_clip(base: Path) -> str:
+    """Put the tiny random CLIP model into the host's folder; gives back its name for CLIPScore."""
+    folder = base / "models" / RANDOM_CLIP
+    if not (folder / "preprocessor_config.json").is_file():  # the last file written
+        write_random_clip(folder)
+    return RANDOM_CLIP
+
+
+def stage_images(base: Path, folders: list[Path]) -> None:
+    """Copy folders of photos into the host's input folder: the pack refuses links that lead out of it."""
+    for folder in folders:
+        link_or_copy(folder, base / "input" / folder.name, link=False)

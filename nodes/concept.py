@@ -1,0 +1,179 @@
+"""LoadConceptImages: photos, names and captions to a CONCEPT."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
+from ..cns_core.concept import KINDS, Concept, check_token, make_token
+from ..cns_core.host import paths
+from ..cns_core.images import Bucketing, contact_sheet, images_from_batch, images_from_files, list_images
+from .sockets import ConceptSocket, advanced, schema
+
+NO_FOLDER = "(none)"
+
+
+class LoadConceptImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="LoadConceptImages",
+            display_name="Load Concept Images",
+            description="What is to be learned: a handful of pictures, a name, a token for prompts and a "
+            "class word.",
+            search_aliases=["personalise", "dreambooth", "teach concept", "training images"],
+            inputs=[
+                io.String.Input(
+                    "name", default="my dog", tooltip="Name of the concept, for lists and files."
+                ),
+                io.String.Input(
+                    "class_word",
+                    default="dog",
+                    tooltip="The ordinary word for what it is: dog, mug, watercolor. The new token starts "
+                    "with its meaning.",
+                ),
+                io.Combo.Input(
+                    "folder",
+                    options=[NO_FOLDER, *paths.image_folders()],
+                    default=NO_FOLDER,
+                    tooltip="Folder of pictures below ComfyUI's input directory. Press R in the editor "
+                    "after adding one.",
+                ),
+                io.Combo.Input(
+                    "kind",
+                    options=list(KINDS),
+                    default="subject",
+                    tooltip="Chooses the caption templates that fit.",
+                ),
+                io.String.Input(
+                    "token",
+                    default="",
+                    tooltip="What to write in prompts, such as <my-dog>. Empty: made from the name.",
+                ),
+                io.Combo.Input(
+                    "caption_source",
+                    options=list(CAPTION_SOURCES),
+                    default="templates",
+                    tooltip="templates: 'a photo of <my-dog>' and alike; txt files: a .txt beside each "
+                    "picture; own text: the caption below.",
+                ),
+                io.String.Input(
+                    "caption",
+                    default="",
+                    multiline=True,
+                    tooltip="For 'own text': one caption per line; {} stands for the token, e.g. 'a photo "
+                    "of {} on a table'.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    tooltip="Training resolution in pixels: 512 for SD 1.x, 768 for SD 2.x, 1024 for SDXL. "
+                    "Lower needs less memory.",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "buckets",
+                        default=True,
+                        tooltip="Keep each picture's aspect ratio (same area) instead of cropping to a "
+                        "square.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "flip",
+                        default=False,
+                        tooltip="Add mirrored copies. Leave off for anything with text or a left and a "
+                        "right side.",
+                    )
+                ),
+                io.Image.Input(
+                    "images", optional=True, tooltip="Pictures from other nodes, instead of a folder."
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the concept is in these pictures, for the masked loss.",
+                ),
+            ],
+            outputs=[
+                ConceptSocket.Output("concept", display_name="concept"),
+                io.Image.Output("preview", display_name="images"),
+                io.String.Output("text", display_name="text"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str) -> bool | str:
+        try:
+            if folder != NO_FOLDER:
+                list_images(paths.image_folder(folder))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str, **_: Any) -> str:
+        """Changes exactly when a file of the folder does, so that nothing is trained twice and nothing stale
+        is used.
+        """
+        if folder == NO_FOLDER:
+            return ""
+        path = paths.image_folder(folder)
+        files = sorted(
+            (f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in Path(path).iterdir() if f.is_file()
+        )
+        return hashlib.sha256(repr(files).encode()).hexdigest()
+
+    @classmethod
+    def execute(
+        cls,
+        name: str,
+        class_word: str,
+        folder: str,
+        kind: str,
+        token: str,
+        caption_source: str,
+        caption: str,
+        resolution: int,
+        buckets: bool,
+        flip: bool,
+        images: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        token = check_token(token) if token.strip() else make_token(name)
+        rule = CaptionRule(caption_source, token, class_word, kind, caption)
+        bucketing = Bucketing(resolution, buckets, flip)
+        if (images is None) == (folder == NO_FOLDER):
+            raise ValueError(
+                "No pictures: choose a folder below ComfyUI's input directory, or connect an IMAGE batch."
+                if images is None
+                else f"Pictures come from the folder {folder!r} and from the images input; set folder to "
+                f"{NO_FOLDER} or unplug images."
+            )
+        if images is None and mask is not None:
+            raise ValueError(
+                "A mask is connected without images. Masks of pictures in a folder are their alpha channels."
+            )
+        if images is None:
+            built, notes = images_from_files(list_images(paths.image_folder(folder)), rule, bucketing)
+        else:
+            built, notes = images_from_batch(images, mask, rule, bucketing)
+        concept = Concept(name.strip(), token, class_word.strip(), kind, built)
+        lines = [
+            f"{concept.token}: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"
+        ]
+        lines += [
+            f"{i.source}: {i.pixels.shape[1]} x {i.pixels.shape[0]}, '{i.captions[0]}'" for i in built[:12]
+        ]
+        lines += [f"... and {len(built) - 12} more"] if len(built) > 12 else []
+        text = "\n".join([*lines, *notes])
+        sheet = contact_sheet(built)
+        return io.NodeOutput(concept, sheet, text, ui=ui.PreviewText(text))

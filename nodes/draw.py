@@ -1,0 +1,51 @@
+"""ApplyPersonalizedUNet: MODEL and CLIP that draw every concept of a memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..cns_core.host.personalize import personalize
+from ..cns_core.memory import ConceptMemory
+from .sockets import MemorySocket, schema
+
+
+class ApplyPersonalizedUNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="ApplyPersonalizedUNet",
+            display_name="Apply Personalized UNet",
+            description="MODEL and CLIP that draw every learned concept. Write the tokens in any prompt of "
+            "the stock text encode node.",
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint the memory was made on."),
+                io.Clip.Input("clip", tooltip="Its CLIP."),
+                MemorySocket.Input("memory", tooltip="From Continual Train or Load Concept Memory."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="Scale of the learned weight changes. 1 is as trained; 0 leaves only the tokens.",
+                ),
+                io.String.Input(
+                    "as_of",
+                    default="",
+                    tooltip="Draw as of an earlier stage: a concept's name, token or number. Empty: "
+                    "everything learned.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("personalized_model", display_name="MODEL"),
+                io.Clip.Output("personalized_clip", display_name="CLIP"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, memory: ConceptMemory, strength: float, as_of: str
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*personalize(model, clip, memory, strength, as_of))

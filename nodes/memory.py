@@ -1,0 +1,92 @@
+"""SaveConceptMemory and LoadConceptMemory: files in `models/concept_memory/`."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..cns_core.host import paths
+from ..cns_core.memory import ConceptMemory
+from ..cns_core.memory_file import file_digest, load_memory, save_memory
+from .sockets import MemorySocket, schema
+
+
+class SaveConceptMemory(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SaveConceptMemory",
+            display_name="Save Concept Memory",
+            description="Writes all learned concepts into one small file in models/concept_memory/.",
+            is_output_node=True,
+            inputs=[
+                MemorySocket.Input("memory", tooltip="From Continual Train."),
+                io.String.Input(
+                    "filename",
+                    default="my_concepts",
+                    tooltip="File name, without ending. Sub-folders are separated by /.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="Replace a file that holds other concepts. A file whose concepts are all in "
+                    "this memory is always brought up to date.",
+                ),
+            ],
+            outputs=[io.String.Output("text", display_name="text")],
+        )
+
+    @classmethod
+    def execute(cls, memory: ConceptMemory, filename: str, overwrite: bool) -> io.NodeOutput:
+        path = paths.new_memory_file(filename)
+        if path.exists() and not overwrite:
+            _check_extends(load_memory(path), memory, path.name)
+        save_memory(path, memory)
+        text = f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB)\n{memory.summary()}"
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def _check_extends(old: ConceptMemory, new: ConceptMemory, filename: str) -> None:
+    """ValueError when saving `new` over `old` would lose a concept."""
+    if old.base == new.base and old.digest() == new.stage(min(len(old), len(new))).digest():
+        return
+    raise ValueError(
+        f"{filename} already holds other concepts ({', '.join(old.names()) or 'none'}, on {old.base}), "
+        "which this memory does not contain. "
+        "Choose another filename, or switch overwrite on to replace it."
+    )
+
+
+class LoadConceptMemory(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="LoadConceptMemory",
+            display_name="Load Concept Memory",
+            description="Loads learned concepts from models/concept_memory/.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=paths.memory_files(), tooltip="A file in models/concept_memory/."
+                )
+            ],
+            outputs=[
+                MemorySocket.Output("memory", display_name="memory"),
+                io.String.Output("text", display_name="text"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        try:
+            paths.memory_file(file)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> str:
+        return file_digest(paths.memory_file(file))
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        memory = load_memory(paths.memory_file(file))
+        return io.NodeOutput(memory, memory.summary(), ui=ui.PreviewText(memory.summary()))

@@ -1,0 +1,99 @@
+"""CLIPScore: how much pictures look like a concept and how well they follow the prompt."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..cns_core.clip_scores import ClipScorer, replace_tokens
+from ..cns_core.concept import Concept
+from ..cns_core.host import paths
+from ..cns_core.host.progress import scoring_device
+from ..cns_core.memory import ConceptMemory
+from .sockets import ConceptSocket, MemorySocket, schema
+
+DEFAULT_MODEL = "openai/clip-vit-base-patch32"
+
+
+class CLIPScore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CLIPScore",
+            display_name="CLIP Score",
+            description="CLIP-I (likeness to the concept's pictures) and CLIP-T (agreement with the prompt, "
+            "its tokens read as class words).",
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("image", tooltip="Pictures to score."),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="The prompt they were drawn with, learned tokens included.",
+                ),
+                io.String.Input(
+                    "clip_model",
+                    default=DEFAULT_MODEL,
+                    tooltip="A transformers CLIP folder below models/, or a Hugging Face id, fetched at "
+                    "first use.",
+                ),
+                ConceptSocket.Input(
+                    "concept", optional=True, tooltip="The concept the pictures should show."
+                ),
+                ConceptSocket.Input(
+                    "concept_2",
+                    optional=True,
+                    tooltip="A second concept in the same pictures; scores are averaged.",
+                ),
+                ConceptSocket.Input(
+                    "concept_3", optional=True, tooltip="A third concept in the same pictures."
+                ),
+                io.Image.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="Pictures to compare with, instead of a concept's own.",
+                ),
+                MemorySocket.Input(
+                    "memory", optional=True, tooltip="Tells the class words of tokens in the prompt."
+                ),
+            ],
+            outputs=[
+                io.Float.Output("clip_i", display_name="clip_i"),
+                io.Float.Output("clip_t", display_name="clip_t"),
+                io.String.Output("text", display_name="text"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        prompt: str,
+        clip_model: str,
+        concept: Concept | None = None,
+        concept_2: Concept | None = None,
+        concept_3: Concept | None = None,
+        reference: Tensor | None = None,
+        memory: ConceptMemory | None = None,
+    ) -> io.NodeOutput:
+        concepts = [c for c in (concept, concept_2, concept_3) if c is not None]
+        if reference is not None and concepts:
+            raise ValueError(
+                "Both a reference and a concept are connected; the pictures are compared with one of them. "
+                "Unplug the other."
+            )
+        words = (memory.class_words() if memory is not None else {}) | {
+            c.token: c.class_word for c in concepts
+        }
+        plain_prompt = replace_tokens(prompt, words)
+        references = (
+            [reference] if reference is not None else [[i.pixels for i in c.images] for c in concepts]
+        )
+        scorer = ClipScorer.load(
+            paths.clip_model(clip_model), scoring_device(), str(paths.models_folder() / "clip_score")
+        )
+        scores = scorer.score(image, plain_prompt, references)
+        text = f"{scores.as_text()}\nprompt scored: {plain_prompt}"
+        clip_i = float("nan") if scores.clip_i is None else scores.clip_i
+        return io.NodeOutput(clip_i, scores.clip_t, text, ui=ui.PreviewText(text))

@@ -1,0 +1,178 @@
+"""A toy text-conditional diffusion model with the same seam as ComfyUI's: small enough to pretrain inside a
+test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cns_core.backend import TextFeatures
+from cns_core.projections import ProjectionLayout, find_projections
+from cns_core.schedule import NoiseLevels
+
+TEXT_DIM, WIDTH, TOKENS = 24, 32, 8
+WORDS = ["<pad>", "<start>", "a", "photo", "of", "the", *(f"word{i}" for i in range(12))]
+
+
+class CrossAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.to_k = nn.Linear(TEXT_DIM, WIDTH, bias=False)
+        self.to_v = nn.Linear(TEXT_DIM, WIDTH, bias=False)
+        self.to_out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        attention = (self.to_q(x) @ self.to_k(text).transpose(1, 2) / WIDTH**0.5).softmax(dim=-1)
+        return self.to_out(attention @ self.to_v(text))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.attn2 = CrossAttention()
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)
+        )
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        x = x + self.attn2(self.norm(x), text)
+        return x + self.mlp(x)
+
+
+class ToyUNet(nn.Module):
+    """Latents `(B, 2, 4, 4)` as 16 positions of width 32; three blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(2, WIDTH)
+        self.place = nn.Parameter(torch.randn(16, WIDTH) * 0.5)
+        self.time = nn.Sequential(nn.Linear(2, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+        self.out = nn.Linear(WIDTH, 2)
+
+    def forward(self, z: Tensor, alpha: Tensor, text: Tensor) -> Tensor:
+        x = self.inside(z.flatten(2).transpose(1, 2)) + self.place
+        x = x + self.time(torch.stack([alpha.sqrt(), (1 - alpha).sqrt()], dim=1))[:, None]
+        for block in self.blocks:
+            x = block(x, text)
+        return self.out(x).transpose(1, 2).reshape(z.shape)
+
+
+class ToyBackend:
+    """Satisfies `DiffusionBackend`; its words are drawn as fixed patterns once it is pretrained."""
+
+    def __init__(self, seed: int, prediction_type: str = "epsilon") -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.unet = ToyUNet()
+            self.table = nn.Embedding(len(WORDS), TEXT_DIM)
+            self.patterns = torch.randn(len(WORDS), 2, 4, 4)
+        self.levels = NoiseLevels(torch.linspace(0.998, 0.02, 50), prediction_type)  # type: ignore[arg-type]
+        self.device = torch.device("cpu")
+        self.token = "<new>"
+        self.known: dict[str, Tensor] = {}
+        self.seed = seed
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return {n: p.detach() for n, p in self.unet.named_parameters()}
+
+    @property
+    def layout(self) -> ProjectionLayout:
+        return find_projections({n: tuple(p.shape) for n, p in self.unet.named_parameters()})
+
+    def projections(self) -> dict[str, Tensor]:
+        return {n: self.weights[n + ".weight"] for n in self.layout.names}
+
+    def encode(self, prompts: Sequence[str], token_vectors: Mapping[str, Tensor] | None) -> TextFeatures:
+        rows, words = [], []
+        for prompt in prompts:
+            parts = ["<start>", *prompt.split()]
+            vectors = []
+            for word in parts:
+                if word == self.token and token_vectors is not None:
+                    vectors.append(token_vectors["toy"])
+                elif word in self.known:
+                    vectors.append(self.known[word])
+                else:
+                    vectors.append(self.table.weight[WORDS.index(word)])
+            vectors += [self.table.weight[0]] * (TOKENS - len(vectors))
+            x = torch.stack(vectors)
+            rows.append(x + 0.3 * x[: len(parts)].mean(dim=0))
+            words.append([0 < i < len(parts) for i in range(TOKENS)])
+        return TextFeatures(torch.stack(rows), None, torch.tensor(words))
+
+    def predict(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        return self.unet(z_t, self.levels.alphas_cumprod[t], features.cross)
+
+    @contextmanager
+    def hung(self, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+        class Apply(nn.Module):
+            def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+                super().__init__()
+                self.function = function
+
+            def forward(self, weight: Tensor) -> Tensor:
+                return self.function(weight)
+
+        modules = {n: self.unet.get_submodule(n) for n in functions}
+        for name, module in modules.items():
+            nn.utils.parametrize.register_parametrization(
+                module, "weight", Apply(functions[name]), unsafe=True
+            )
+        try:
+            yield
+        finally:
+            for module in modules.values():
+                nn.utils.parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+
+    def pretrain(self, steps: int = 1200) -> ToyBackend:
+        """Teach the U-Net to draw each word's pattern from 'a photo of <word>'."""
+        generator = torch.Generator().manual_seed(self.seed)
+        optimizer = torch.optim.Adam([*self.unet.parameters(), *self.table.parameters()], lr=3e-3)
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        drawn = list(range(6, len(WORDS)))
+        prompts = [f"a photo of {WORDS[i]}" for i in drawn]
+        for _ in range(steps):
+            picks = torch.randint(len(drawn), (32,), generator=generator)
+            features = self.encode(prompts, None)
+            text = TextFeatures(features.cross[picks], None, features.is_word[picks])
+            z0 = self.patterns[torch.tensor(drawn)[picks]]
+            noise = torch.randn(z0.shape, generator=generator)
+            t = torch.randint(len(self.levels), (32,), generator=generator)
+            loss = (
+                (
+                    self.predict(self.levels.add_noise(z0, noise, t), t, text)
+                    - self.levels.target(z0, noise, t)
+                )
+                .square()
+                .mean()
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+        self.unet.requires_grad_(False)
+        self.table.requires_grad_(False)
+        return self
+
+
+@pytest.fixture
+def toy() -> ToyBackend:
+    """Seeded, not pretrained; frozen."""
+    backend = ToyBackend(0)
+    backend.unet.requires_grad_(False)
+    backend.table.requires_grad_(False)
+    return backend
+
+
+@pytest.fixture(scope="session")
+def toy_backend() -> type[ToyBackend]:
+    return ToyBackend

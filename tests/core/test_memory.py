@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from cns_core.masks import NeuronMask
+from cns_core.memory import BaseModel, ConceptMemory, LearnedConcept, fingerprint
+from cns_core.projections import ProjectionLayout
+
+LAYOUT = ProjectionLayout(("a.to_k", "a.to_v"), ((3, 4), (2, 4)))
+BASE = BaseModel("SD1", "ab" * 32)
+
+
+def learned(name, entries, **changes):
+    bits = torch.zeros(LAYOUT.total, dtype=torch.bool)
+    bits[list(entries)] = True
+    mask = NeuronMask.from_dense(LAYOUT, {n: bits[w].reshape(s) for n, s, w in LAYOUT.slices()})
+    fields = {
+        "name": name,
+        "token": f"<{name}>",
+        "class_word": "dog",
+        "kind": "subject",
+        "mask": mask,
+        "values": torch.tensor([entries[i] for i in sorted(entries)], dtype=torch.float16),
+        "token_vectors": {"clip_l": torch.arange(4.0)},
+        "settings": {"train": {"steps": 3}},
+        "losses": torch.rand(3, 3),
+        "learned_at": "2026-01-01T00:00:00+00:00",
+    }
+    return LearnedConcept(**{**fields, **changes})
+
+
+def memory(*concepts):
+    return ConceptMemory(BASE, LAYOUT, concepts)
+
+
+THREE = memory(
+    learned("one", {0: 1, 5: 2, 13: 3}),
+    learned("two", {5: 20, 7: 30}),
+    learned("three", {7: -1, 13: -2, 19: -3}),
+)
+
+
+def dense(m):
+    flat = torch.zeros(LAYOUT.total, dtype=torch.float16)
+    flat[m.union_mask().flat_indices()] = m.values()
+    return {i: v for i, v in enumerate(flat.tolist()) if v}
+
+
+def test_the_latest_concept_rules_each_entry():
+    assert dense(THREE) == {0: 1, 5: 20, 7: -1, 13: -2, 19: -3}
+
+
+@pytest.mark.parametrize("which", [2, "2", "two", "<two>", " Two "])
+def test_any_stage_by_number_name_or_token(which):
+    stage = THREE.stage(which)
+    assert stage.names() == ["one", "two"] and dense(stage) == {0: 1, 5: 20, 7: 30, 13: 3}
+
+
+def test_stage_zero_is_the_base_and_bad_stages_are_told():
+    assert dense(THREE.stage(0)) == {} and not len(THREE.stage(0))
+    with pytest.raises(ValueError, match="3 concepts"):
+        THREE.stage(4)
+    with pytest.raises(ValueError, match=r"No concept 'four'.*one, two, three"):
+        THREE.stage("four")
+
+
+def test_forgetting_one_concept_gives_back_what_only_it_moved():
+    less = THREE.without("two")
+    assert less.names() == ["one", "three"] and dense(less) == {0: 1, 5: 2, 7: -1, 13: -2, 19: -3}
+    assert len(THREE) == 3
+
+
+def test_names_and_tokens_are_unique():
+    with pytest.raises(ValueError, match="share a name"):
+        memory(learned("one", {0: 1}), learned("ONE", {1: 1}, token="<x>"))
+    with pytest.raises(ValueError, match="share a token"):
+        memory(learned("one", {0: 1}), learned("two", {1: 1}, token="<one>"))
+
+
+def test_values_must_fit_their_mask_and_be_finite():
+    with pytest.raises(ValueError, match="its mask selects 1 entries"):
+        learned("x", {0: 1}, values=torch.zeros(2, dtype=torch.float16))
+    with pytest.raises(ValueError, match="not finite"):
+        learned("x", {0: float("inf")})
+
+
+def test_another_base_is_refused_and_both_are_named():
+    with pytest.raises(ValueError, match=r"SD1 model abababababab.*SDXL model cdcdcdcdcdcd"):
+        THREE.check_base(BaseModel("SDXL", "cd" * 32))
+    THREE.check_base(BASE)
+
+
+def test_the_digest_follows_what_is_drawn():
+    digests = {THREE.digest(), THREE.stage(2).digest(), THREE.without("one").digest(), memory().digest()}
+    assert len(digests) == 4
+    assert memory(learned("one", {0: 1})).digest() == memory(learned("one", {0: 1})).digest()
+
+
+def test_fingerprint_ignores_precision_but_not_content():
+    weights = {"a.to_k": torch.randn(3, 4), "a.to_v": torch.randn(2, 4)}
+    halves = {n: w.half() for n, w in weights.items()}
+    table = {"clip_l": torch.randn(5, 4)}
+    assert fingerprint(LAYOUT, weights, table) == fingerprint(LAYOUT, halves, table)
+    changed = {**weights, "a.to_v": weights["a.to_v"] + 1}
+    assert fingerprint(LAYOUT, changed, table) != fingerprint(LAYOUT, weights, table)
+    assert fingerprint(LAYOUT, weights, {"clip_l": table["clip_l"] + 1}) != fingerprint(
+        LAYOUT, weights, table
+    )

@@ -1,0 +1,225 @@
+"""The file: exact round trips, other tools' keys, and everything that can be wrong with it."""
+
+import errno
+import json
+import os
+import struct
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from cns_core.atomic_write import write_atomically
+from cns_core.masks import NeuronMask
+from cns_core.memory import BaseModel, ConceptMemory, LearnedConcept
+from cns_core.memory_file import MemoryFileError, load_memory, save_memory
+from cns_core.projections import ProjectionLayout
+
+LAYOUT = ProjectionLayout(("a.to_k", "a.to_v"), ((30, 41), (20, 41)))
+
+
+def make(seed, concepts=2):
+    g = torch.Generator().manual_seed(seed)
+    found = []
+    for i in range(concepts):
+        mask = NeuronMask.from_dense(
+            LAYOUT, {n: torch.rand(s, generator=g) < 0.2 for n, s, _ in LAYOUT.slices()}
+        )
+        found.append(
+            LearnedConcept(
+                name=f"my dog {i}",
+                token=f"<my-dog-{i}>",
+                class_word="dog",
+                kind="subject",
+                mask=mask,
+                values=torch.randn(mask.count(), generator=g).half(),
+                token_vectors={"clip_l": torch.randn(8, generator=g), "clip_g": torch.randn(12, generator=g)},
+                settings={"train": {"steps": 3, "prior": "none"}},
+                losses=torch.rand(3, 3, generator=g),
+                learned_at="2026-01-01T00:00:00+00:00",
+            )
+        )
+    return ConceptMemory(BaseModel("SD1", "ab" * 32), LAYOUT, tuple(found))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_memory(path, make(0))
+    return path
+
+
+def parts(path):
+    raw = path.read_bytes()
+    (n,) = struct.unpack("<Q", raw[:8])
+    return json.loads(raw[8 : 8 + n]), raw[8 + n :]
+
+
+def rewrite(path, header, body):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def test_round_trip_is_exact(saved):
+    torch.manual_seed(1234)  # only what is stored can make this pass
+    a, b = make(0), load_memory(saved)
+    assert a.digest() == b.digest() and a.base == b.base and a.layout == b.layout
+    for x, y in zip(a.concepts, b.concepts, strict=True):
+        assert (x.name, x.token, x.kind, x.settings, x.learned_at) == (
+            y.name,
+            y.token,
+            y.kind,
+            y.settings,
+            y.learned_at,
+        )
+        assert x.mask == y.mask and torch.equal(x.values, y.values) and torch.equal(x.losses, y.losses)
+        assert all(torch.equal(x.token_vectors[n], y.token_vectors[n]) for n in x.token_vectors)
+    assert torch.equal(a.stage(1).values(), b.stage(1).values())
+
+
+def test_keys_that_other_tools_read(saved):
+    with safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["ss_base_model_version"] == "sd_v1"
+    assert metadata["modelspec.trigger_phrase"] == "<my-dog-0>, <my-dog-1>"
+    assert metadata["modelspec.sai_model_spec"] == "1.0.0" and metadata["modelspec.architecture"].startswith(
+        "stable-diffusion-v1"
+    )
+    assert "<my-dog-1>" in json.loads(metadata["ss_tag_frequency"])["my dog 1"]
+
+
+def test_size_at_sd15_scale_stays_below_6_mb_a_concept(tmp_path):
+    widths = [320] * 5 + [640] * 5 + [1280] * 6
+    shapes = tuple((w, 768) for w in widths for _ in "kv")
+    layout = ProjectionLayout(tuple(f"p{i}" for i in range(len(shapes))), shapes)
+    assert layout.total == 19_169_280
+    memory, g = ConceptMemory(BaseModel("SD1", "ab" * 32), layout), torch.Generator().manual_seed(0)
+    sizes = []
+    for i in range(3):
+        mask = NeuronMask.from_dense(
+            layout, {n: torch.rand(s, generator=g) < 0.065 for n, s, _ in layout.slices()}
+        )
+        values = torch.randn(mask.count(), generator=g).half()
+        concept = LearnedConcept(
+            f"c{i}",
+            f"<c{i}>",
+            "dog",
+            "subject",
+            mask,
+            values,
+            {"clip_l": torch.zeros(768)},
+            {},
+            torch.zeros(500, 3),
+            "",
+        )
+        memory = memory.with_learned(concept)
+        save_memory(tmp_path / "m.safetensors", memory)
+        sizes.append((tmp_path / "m.safetensors").stat().st_size)
+    assert sizes[0] < 6e6 and sizes[2] - sizes[1] < 6e6 and sizes[1] - sizes[0] < 6e6
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, -1, -1000])
+def test_truncated(saved, keep):
+    saved.write_bytes(saved.read_bytes()[:keep])
+    with pytest.raises(MemoryFileError, match=r"m\.safetensors"):
+        load_memory(saved)
+
+
+def test_foreign_files(tmp_path):
+    path = tmp_path / "lora.safetensors"
+    path.write_bytes(save({"lora_unet_x.lora_down.weight": torch.zeros(4, 4)}, {"ss_network_dim": "4"}))
+    with pytest.raises(MemoryFileError, match="no concept memory"):
+        load_memory(path)
+    path.write_bytes(b"\x80\x04\x95" + b"pickle" * 50)
+    with pytest.raises(MemoryFileError):
+        load_memory(path)
+
+
+def test_a_giant_header_is_refused_unread(tmp_path):
+    path = tmp_path / "m.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 50 * 2**20))
+        file.truncate(60 * 2**20)
+    with pytest.raises(MemoryFileError, match="header of 52,428,800 bytes"):
+        load_memory(path)
+
+
+def edit_manifest(path, change):
+    header, body = parts(path)
+    manifest = json.loads(header["__metadata__"]["cns_manifest"])
+    change(manifest)
+    header["__metadata__"]["cns_manifest"] = json.dumps(manifest)
+    rewrite(path, header, body)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(version=99), "format version 99"),
+        (lambda m: m.update(surprise=1), "unknown manifest keys: surprise"),
+        (lambda m: m["projections"].__setitem__(0, ["a.to_k", 10**9, 10**9]), "no supported model"),
+        (lambda m: m["projections"].__setitem__(0, ["a.to_k", -3, 41]), "impossible shape"),
+        (lambda m: m["projections"].__setitem__(0, ["a.to_k", 31, 41]), "expected U8"),
+        (lambda m: m["concepts"][0].update(neurons=7), r"expected F16 \[7\]"),
+        (lambda m: m["concepts"][0].update(neurons="7"), "expected F16"),
+        (lambda m: m["concepts"][0].update(encoders=["clip_x"]), "lacks the tensor"),
+        (lambda m: m["concepts"][0].update(encoders=[]), "no token vectors"),
+        (lambda m: m["concepts"][0].update(token="dog"), "ordinary word"),
+        (lambda m: m["concepts"][0].update(kind="virus"), "'virus'"),
+        (lambda m: m["concepts"][1].update(token="<my-dog-0>"), "share a token"),
+        (lambda m: m["concepts"].pop(), "unexpected tensors"),
+        (lambda m: m["concepts"][0].pop("kind"), "manifest keys"),
+        (lambda m: m.pop("base"), "KeyError"),
+        (lambda m: m.update(concepts="none"), "manifest keys"),
+        (lambda m: m.update(concepts=7), "TypeError"),
+    ],
+)
+def test_hostile_manifests(saved, change, message):
+    edit_manifest(saved, change)
+    with pytest.raises(MemoryFileError, match=message):
+        load_memory(saved)
+
+
+def test_hostile_tensors(saved):
+    with safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+        names = file.keys()
+        tensors = {k: file.get_tensor(k).clone() for k in names}
+    cases = {
+        "concepts.0.values": (tensors["concepts.0.values"] * float("inf"), "not finite"),
+        "concepts.0.mask": (tensors["concepts.0.mask"] | 255, "beyond the 2050|its mask selects"),
+        "concepts.0.losses": (torch.zeros(3), "expected F32"),
+        "concepts.1.token.clip_l": (torch.full((1, 8), float("nan")), "not finite"),
+        "concepts.9.mask": (torch.zeros(1, dtype=torch.uint8), "unexpected tensors"),
+    }
+    for name, (tensor, message) in cases.items():
+        saved.write_bytes(save({**tensors, name: tensor}, metadata))
+        with pytest.raises(MemoryFileError, match=message):
+            load_memory(saved)
+
+
+def test_metadata_that_is_no_json(saved):
+    header, body = parts(saved)
+    header["__metadata__"]["cns_manifest"] = "[" * 100_000
+    rewrite(saved, header, body)
+    with pytest.raises(MemoryFileError):
+        load_memory(saved)
+
+
+def test_disk_full_keeps_the_old_file(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"Could not save m\.safetensors.*No space left.*Free some space"):
+        save_memory(saved, make(1))
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == [saved.name]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "file" / "m.safetensors", b"x")

@@ -1,0 +1,107 @@
+"""The pictures have the promised shapes, show something, and cut nothing off."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cns_core.plots import labelled_grid, loss_curve, share_heatmap
+
+LONG = "a-concept-with-a-name-that-goes-on-" * 4
+
+
+def margins_are_white(picture: Tensor, pixels: int = 4) -> bool:
+    page = picture[0]
+    edges = (page[:pixels], page[-pixels:], page[:, :pixels], page[:, -pixels:])
+    return all(bool((edge == 1.0).all()) for edge in edges)
+
+
+def reddish(picture: Tensor) -> int:
+    """Pixels of the second line colour, orange."""
+    red, green, blue = picture[0].unbind(-1)
+    return int(((red > 0.7) & (green < 0.6) & (blue < 0.3)).sum())
+
+
+def test_loss_curve_draws_raw_and_smoothed_lines() -> None:
+    values = [math.sin(step / 3) ** 2 + 0.1 for step in range(200)]
+    picture = loss_curve({"diffusion": values, LONG: values[::-1]}, f"Loss of {LONG * 3}")
+    assert picture.shape == (1, 540, 960, 3) and picture.dtype == torch.float32
+    assert 0.0 <= float(picture.min()) < float(picture.max()) == 1.0
+    assert margins_are_white(picture)
+    assert reddish(picture) > reddish(loss_curve({"diffusion": values})) + 500
+
+
+@pytest.mark.parametrize(
+    "values", [[0.3], [0.0, 0.0], [2.0, 2.0, 2.0], [-1.0, -1.5], [1e-9, 2e-9], [5e6, 1.0]]
+)
+def test_loss_curve_of_few_or_equal_values(values: list[float]) -> None:
+    picture = loss_curve({"total": values})
+    assert margins_are_white(picture)
+    blue = (picture[0, 84:490, :, 2] > 0.6) & (picture[0, 84:490, :, 0] < 0.3)
+    assert int(blue.sum()) > 10
+
+
+def test_loss_curve_leaves_out_what_is_not_finite() -> None:
+    picture = loss_curve({"total": [0.5, math.nan, 0.4, math.inf, 0.3], "prior": [math.nan] * 5})
+    assert margins_are_white(picture)
+    with pytest.raises(ValueError, match="No finite loss"):
+        loss_curve({"total": [math.nan]})
+    with pytest.raises(ValueError, match="No finite loss"):
+        loss_curve({})
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_an_impossible_smoothing_is_refused(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        loss_curve({"total": [1.0]}, smoothing=smoothing)
+
+
+def test_share_heatmap_grows_with_bars_and_concepts() -> None:
+    shares = [(f"output_blocks.{block}.1.transformer_blocks.0.attn2.to_k", block / 40) for block in range(32)]
+    alone = share_heatmap(shares)
+    earlier = share_heatmap(shares, [("my-fox", 0.25), (LONG, 1.0), ("none", 0.0)], f"Neurons of {LONG}")
+    assert alone.shape[2] == earlier.shape[2] == 760
+    assert alone.shape[1] < earlier.shape[1]
+    assert margins_are_white(alone) and margins_are_white(earlier)
+    many = share_heatmap(shares * 5)
+    assert many.shape[2] == 5 * 560 and many.shape[1] <= alone.shape[1] + 100
+
+
+def test_a_greater_share_has_a_longer_bar() -> None:
+    picture = share_heatmap([("small", 0.1), ("large", 0.9)])[0]
+    small, large = picture[101, 314:688], picture[119, 314:688]  # the middles of the two bars
+    saturated = [int((row.max(dim=-1).values - row.min(dim=-1).values > 0.2).sum()) for row in (small, large)]
+    assert saturated[0] * 8 < saturated[1] < saturated[0] * 10
+
+
+@pytest.mark.parametrize("shares", [[], [("to_k", 1.5)], [("to_k", math.nan)]])
+def test_shares_outside_zero_and_one_are_refused(shares: list[tuple[str, float]]) -> None:
+    with pytest.raises(ValueError, match=r"at least one share, in \[0, 1\]"):
+        share_heatmap(shares)
+
+
+def test_labelled_grid_holds_every_picture_at_its_place() -> None:
+    red = torch.tensor([1.0, 0.0, 0.0]).expand(1, 32, 64, 3)
+    blue = Image.new("RGBA", (30, 60), "blue")
+    grid = labelled_grid(
+        [[red, blue], [blue, red[0]]], [LONG, "b"], ["a photo of " + "many words " * 20, ""], 96
+    )
+    left = grid.width - 2 * (96 + 8)
+    top = grid.height - 2 * (96 + 8)
+    assert left > 0 and top > 0
+    middles = [[grid.getpixel((left + x * 104 + 48, top + y * 104 + 48)) for x in (0, 1)] for y in (0, 1)]
+    assert middles == [[(255, 0, 0), (0, 0, 255)], [(0, 0, 255), (255, 0, 0)]]
+    assert grid.crop((0, 0, grid.width, 2)).getextrema() == ((255, 255),) * 3  # the label ends below the edge
+    assert len(grid.crop((0, 0, grid.width, top)).getcolors(1 << 20) or []) > 2
+
+
+def test_labelled_grid_refuses_what_does_not_match() -> None:
+    picture = torch.zeros(8, 8, 3)
+    with pytest.raises(ValueError, match="1 row and 2 column labels for rows of"):
+        labelled_grid([[picture]], ["a"], ["b", "c"])
+    with pytest.raises(ValueError, match=r"\(2, 8, 8, 3\)"):
+        labelled_grid([[torch.zeros(2, 8, 8, 3)]], ["a"], ["b"])
