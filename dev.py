@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,18 +29,24 @@ The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
 def build_parser() -> argparse.ArgumentParser:
     """The command line, with the options of each sub-command."""
     parser = argparse.ArgumentParser(
-        prog="dev.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="dev.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
         "demo",
         help="learn three concepts one after another in a real host and draw them",
-        description="Starts ComfyUI, learns three concepts one after another through its API, draws each of them after "
-        "every stage, and leaves pictures, curves, scores and the memory file in --output.",
+        description="Starts ComfyUI, learns three concepts one after another through its API, draws each "
+        "of them after every stage, and leaves pictures, curves, scores and the memory file in --output.",
     )
     demo.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="an SD 1.x checkpoint; default: a random one of the same layout"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="an SD 1.x checkpoint; default: a random one of the same layout",
     )
     demo.add_argument(
         "--concepts",
@@ -48,7 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder of folders of photos, one folder a concept; default: workflows/images",
     )
     demo.add_argument("--steps", type=positive_int, metavar="N", help="training steps a concept")
-    demo.add_argument("--resolution", type=positive_int, metavar="PX", help="training and picture size in pixels")
+    demo.add_argument(
+        "--resolution", type=positive_int, metavar="PX", help="training and picture size in pixels"
+    )
+    demo.add_argument(
+        "--clip-model",
+        metavar="FOLDER",
+        help="a transformers CLIP folder or a Hugging Face id for the scores; default: a random one",
+    )
     demo.add_argument(
         "--output", type=Path, default=ROOT / "demo_output", metavar="DIR", help="default: demo_output"
     )
@@ -56,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     test = commands.add_parser(
         "test",
         help="run the tests of the core and of the host",
-        description="Runs pytest on tests/. Everything after `--` goes to pytest: dev.py test -- tests/core -k masks",
+        description="Runs pytest on tests/. What follows `--` is pytest's: dev.py test -- tests/core -k mask",
     )
     test.add_argument("pytest_arguments", nargs="*", metavar="ARG", help="for pytest")
 
@@ -70,7 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, metavar="FILE", help="a checkpoint to offer beside the random one"
     )
 
-    commands.add_parser("lint", help="ruff and mypy", description="Runs ruff on everything and mypy on cns_core.")
+    commands.add_parser(
+        "lint", help="ruff and mypy", description="Runs ruff on everything and mypy on cns_core."
+    )
     return parser
 
 
@@ -92,13 +108,18 @@ def run_in_venv() -> int:
 
 def run_tests(pytest_arguments: list[str]) -> int:
     """Run pytest in the repository's root, as a script: `-m pytest` would put the root on sys.path."""
-    return subprocess.call([str(venv_python().parent / "pytest"), "--durations=10", *pytest_arguments], cwd=ROOT)
+    return subprocess.call(
+        [str(venv_python().parent / "pytest"), "--durations=10", *pytest_arguments], cwd=ROOT
+    )
 
 
 def run_lint() -> int:
     """Run ruff and mypy, both even if the first one complains."""
     tools = venv_python().parent
-    results = [subprocess.call([str(tools / "ruff"), "check", "."], cwd=ROOT), subprocess.call([str(tools / "mypy")], cwd=ROOT)]
+    results = [
+        subprocess.call([str(tools / "ruff"), "check", "."], cwd=ROOT),
+        subprocess.call([str(tools / "mypy")], cwd=ROOT),
+    ]
     return max(results)
 
 
@@ -114,14 +135,17 @@ def main() -> int:
             return run_tests(arguments.pytest_arguments)
         if arguments.command == "lint":
             return run_lint()
+        # So that the host process is stopped too when this one is told to end.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         # These need the environment's packages, so they cannot be imported before.
         if arguments.command == "host":
             from devtools.host_command import run_host
 
             return run_host(arguments.port, arguments.checkpoint)
-        from devtools.demo import run_demo
+        from devtools.demo import DemoOptions, run_demo
 
-        return run_demo(arguments)
+        chosen = {name: value for name, value in vars(arguments).items() if name != "command"}
+        return run_demo(DemoOptions(**chosen))
     except DevToolError as error:
         print(f"dev.py: {error}", file=sys.stderr)
         return 1

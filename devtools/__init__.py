@@ -1,1 +1,1 @@
-"""What `dev.py` does: set-up, a host process, a client for it, random models, the demo. No part of the installed pack."""
+"""What `dev.py` does: set-up, a host process, a client for it, random models, the demo. Not for users."""

@@ -23,7 +23,8 @@ _POLL_SECONDS = 5.0
 class PromptFailed(DevToolError):
     """The host refused a graph, or one of its nodes failed.
 
-    `node_id` and `node_class` are None where the host blames the graph as a whole; `interrupted` is True after a cancel.
+    `node_id` and `node_class` are None where the host blames the graph as a whole; `interrupted` is True
+    after a cancel.
     """
 
     def __init__(
@@ -79,8 +80,9 @@ class ApiClient:
     ) -> Outputs:
         """Queue `graph` (API format), wait until it is done and give back its outputs by node id.
 
-        `on_progress(node_id, value, maximum)` is called for each progress message. Raises PromptFailed when the host
-        refuses the graph, when a node fails, and after an interruption; TimeoutError after `timeout` seconds.
+        `on_progress(node_id, value, maximum)` is called for each progress message. Raises PromptFailed when
+        the host refuses the graph, when a node fails, and after an interruption; TimeoutError after `timeout`
+        seconds.
         """
         connection = self._connection()  # before queueing, or the first messages are missed
         prompt_id = self.queue(graph)
@@ -113,9 +115,11 @@ class ApiClient:
                 return _outputs_of(self._finished_history(prompt_id, deadline))
 
     def queue(self, graph: Graph) -> str:
-        """Queue `graph` without waiting; gives back its prompt id. Raises PromptFailed when it is not valid."""
+        """Queue `graph` without waiting; gives back its id. Raises PromptFailed when it is not valid."""
         answer = self._session.post(
-            f"{self.url}/prompt", json={"prompt": graph, "client_id": self._client_id}, timeout=_REQUEST_TIMEOUT
+            f"{self.url}/prompt",
+            json={"prompt": graph, "client_id": self._client_id},
+            timeout=_REQUEST_TIMEOUT,
         )
         if answer.status_code == 400:
             raise _validation_error(answer.json())

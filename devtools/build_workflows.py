@@ -1,4 +1,4 @@
-"""The three bundled workflows, described once: `python -m devtools.build_workflows` writes both formats of each.
+"""The three bundled workflows, described once; `python -m devtools.build_workflows` writes both formats.
 
 `workflows/*.json` is for the graph editor (the pack's templates), `workflows/api/*.json` for `/prompt`.
 """
@@ -10,10 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from . import workflow_notes as notes
 from .api_client import ApiClient
 from .host_process import HostProcess
+from .node_schema import ObjectInfo
 from .paths import ROOT
-from .workflow_format import Graph, Group, Node, Note, ObjectInfo, Output, api_format, editor_format
+from .workflow_format import api_format, editor_format
+from .workflow_graph import Graph, Group, Node, Note, Output
 
 FOLDER = ROOT / "workflows"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -21,10 +24,8 @@ CHECKPOINT_URL = (
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
     "v1-5-pruned-emaonly-fp16.safetensors"
 )
-FIRST_FILE, SECOND_FILE = "fox", "fox_and_teapot"
 FOX_PROMPT = "a photo of <my-fox> in the snow"
 TEAPOT_PROMPT = "a photo of <my-teapot> on a wooden table"
-BOTH_PROMPT = "a photo of <my-fox> beside <my-teapot>"
 PLAIN_PROMPT = "a photo of a red bicycle by a brick wall"
 PICTURE, TEXT = 300, 150  # pixels kept free in a node for what it shows
 BLUE, GREEN, OLIVE, GREY = "#3f789e", "#3f7a4f", "#8a7a3a", "#555555"
@@ -35,7 +36,7 @@ def learn_concept() -> Graph:
     base = _checkpoint()
     concept = _concept("my-fox", "fox", "fox")
     neurons, train = _learn(base, concept, "a photo of <my-fox> on a beach")
-    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": FIRST_FILE}, height=TEXT)
+    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.FIRST_FILE}, height=TEXT)
     apply = _apply(base, train["memory"])
     prompt = Node("PrimitiveStringMultiline", {"value": FOX_PROMPT}, "Prompt")
     drawing = _draw(apply["MODEL"], apply["CLIP"], base, prompt["STRING"], "learn")
@@ -47,7 +48,7 @@ def learn_concept() -> Graph:
     return Graph(
         "learn_concept",
         [
-            [Group("Read me", [[Note(_LEARN_NOTE, "Learn one concept", 480)]], GREY)],
+            [Group("Read me", [[Note(notes.LEARN, "Learn one concept", 480)]], GREY)],
             [Group("1. Model and pictures", [[base, concept, _show(concept["images"], "The pictures")]])],
             [
                 Group(
@@ -68,7 +69,7 @@ def learn_concept() -> Graph:
             [
                 Group(
                     "4. Measure",
-                    [[score, _tell(score["text"], "Scores"), Note(_SCORE_NOTE, "Scores", 200, 330)]],
+                    [[score, _tell(score["text"], "Scores"), Note(notes.SCORE, "Scores", 200, 330)]],
                 )
             ],
         ],
@@ -78,10 +79,10 @@ def learn_concept() -> Graph:
 def add_concept() -> Graph:
     """A second concept on top of the first; the first drawn before and after, at one seed."""
     base = _checkpoint()
-    loaded = Node("LoadConceptMemory", {"file": f"{FIRST_FILE}.safetensors"}, height=60)
+    loaded = Node("LoadConceptMemory", {"file": f"{notes.FIRST_FILE}.safetensors"}, height=60)
     concept = _concept("my-teapot", "teapot", "teapot")
     neurons, train = _learn(base, concept, TEAPOT_PROMPT, loaded["memory"])
-    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": SECOND_FILE}, height=TEXT)
+    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.SECOND_FILE}, height=TEXT)
     before = _apply(base, loaded["memory"], "Before: one concept")
     after = _apply(base, train["memory"], "After: both concepts")
     prompt = Node("PrimitiveStringMultiline", {"value": FOX_PROMPT}, "Prompt of the first concept")
@@ -93,10 +94,10 @@ def add_concept() -> Graph:
     return Graph(
         "add_concept",
         [
-            [Group("Read me", [[Note(_ADD_NOTE, "Add a concept", 460)]], GREY)],
+            [Group("Read me", [[Note(notes.ADD, "Add a concept", 460)]], GREY)],
             [
                 Group(
-                    "1. What is known, what is new",
+                    "1. Old and new",
                     [[base, loaded, concept, _show(concept["images"], "The pictures")]],
                 )
             ],
@@ -117,12 +118,10 @@ def add_concept() -> Graph:
             ],
             [
                 Group(
-                    "3. Same prompt, same seed", [[before, after, prompt, common["negative"], latent]], OLIVE
+                    "3. Apply before and after", [[before, after, prompt, common["negative"], latent]], OLIVE
                 )
             ],
-            [
-                Group("First concept, before", [old_before], OLIVE),
-            ],
+            [Group("First concept, before", [old_before], OLIVE)],
             [Group("First concept, after", [old_after], OLIVE)],
             [Group("New concept", [new], OLIVE)],
         ],
@@ -132,27 +131,27 @@ def add_concept() -> Graph:
 def draw_concepts() -> Graph:
     """A saved memory at work: one concept, two together, and a plain prompt with and without the memory."""
     base = _checkpoint()
-    loaded = Node("LoadConceptMemory", {"file": f"{SECOND_FILE}.safetensors"}, height=60)
+    loaded = Node("LoadConceptMemory", {"file": f"{notes.SECOND_FILE}.safetensors"}, height=60)
     apply = _apply(base, loaded["memory"])
     plain = Node("PrimitiveStringMultiline", {"value": PLAIN_PROMPT}, "Plain prompt")
     latent = _latent()
     common = {"latent": latent, "negative": _encode(base["CLIP"], "", "Negative prompt")}
     model, clip = apply["MODEL"], apply["CLIP"]
     one = _draw(model, clip, base, FOX_PROMPT, "draw_one", **common)
-    two = _draw(model, clip, base, BOTH_PROMPT, "draw_two", **common)
+    two = _draw(model, clip, base, notes.BOTH_PROMPT, "draw_two", **common)
     untouched = _draw(base["MODEL"], base["CLIP"], base, plain["STRING"], "draw_plain_untouched", **common)
     personalized = _draw(model, clip, base, plain["STRING"], "draw_plain_personalized", **common)
     known = _tell(loaded["text"], "What it knows")
     return Graph(
         "draw_concepts",
         [
-            [Group("Read me", [[Note(_DRAW_NOTE, "Draw concepts", 420)]], GREY)],
-            [Group("1. Model and memory", [[base, loaded, apply, known]])],
-            [Group("2. Shared by all pictures", [[plain, common["negative"], latent]])],
+            [Group("Read me", [[Note(notes.DRAW, "Draw concepts", 420)]], GREY)],
+            [Group("1. Model and memory", [[base, loaded, known]])],
+            [Group("2. Apply; what all share", [[apply, plain, common["negative"], latent]])],
             [Group("One concept", [one], OLIVE)],
             [Group("Two together", [two], OLIVE)],
-            [Group("Plain prompt, untouched model", [untouched], GREEN)],
-            [Group("Plain prompt, with the memory", [personalized], GREEN)],
+            [Group("Plain, untouched model", [untouched], GREEN)],
+            [Group("Plain, with the memory", [personalized], GREEN)],
         ],
     )
 
@@ -198,7 +197,7 @@ def _draw(
     latent: Node | None = None,
     negative: Node | None = None,
 ) -> list[Node]:
-    """The stock chain from prompt to picture, its last two nodes VAEDecode and SaveImage; shared nodes are left out."""
+    """The stock chain from prompt to picture, ending in VAEDecode and SaveImage, without the shared nodes."""
     positive = _encode(clip, prompt, "Positive prompt")
     own: list[Node] = [positive]
     if negative is None:
@@ -220,50 +219,6 @@ def _show(image: Output, title: str) -> Node:
 def _tell(text: Output, title: str) -> Node:
     return Node("PreviewAny", {"source": text}, title, height=TEXT)
 
-
-_LEARN_NOTE = f"""# Learn one concept
-
-**Before the first run**
-
-1. Copy the folder `fox` from this pack's `workflows/images` into ComfyUI's `input` folder, or put 4 to 20 pictures of your
-   own into a folder there. Press **R**, then choose it in *Load Concept Images*.
-2. Choose an SD 1.5 checkpoint. (SDXL: set the resolution and the empty latent to 1024.)
-
-**Then queue.** 500 steps take some minutes on a GPU. Cancel keeps what was learned: queue again to go on.
-
-The token `<my-fox>` stands for the concept in every prompt; it is made from the *name*. The *class word* is the
-ordinary word for what it is.
-
-The result is saved as `models/concept_memory/{FIRST_FILE}.safetensors`. The workflow **add_concept** goes on from there.
-"""
-
-_SCORE_NOTE = """The first score downloads a CLIP model of 600 MB. Without a connection select *CLIP Score* and press **Ctrl+B** to
-bypass it, or name a folder below `models/` as its *clip_model*.
-"""
-
-_ADD_NOTE = f"""# Add a second concept
-
-Goes on from **learn_concept**: loads `{FIRST_FILE}.safetensors`, learns `<my-teapot>` on top of it, and saves both as
-`{SECOND_FILE}.safetensors`.
-
-Copy the folder `teapot` from this pack's `workflows/images` into ComfyUI's `input` folder first, or choose a folder of yours.
-Use the **same checkpoint** as before.
-
-On the right the first concept is drawn twice at the same seed, with the memory as it was and as it is now: the two
-pictures show how much of it was forgotten. The last one shows the new concept.
-
-*Selected neurons* shows beneath the bars how many entries the two concepts share.
-"""
-
-_DRAW_NOTE = f"""# Draw with what was learned
-
-Loads `{SECOND_FILE}.safetensors`, made by **add_concept**. Choose your own file and checkpoint at the left.
-
-Tokens work in any prompt, also several together: `{BOTH_PROMPT}`. Weights such as `(<my-fox>:1.2)` work too.
-
-The two pictures in green have no token in their prompt: one from the untouched model, one with the memory applied.
-The nearer they are, the less the learning disturbed everything else.
-"""
 
 GRAPHS = (learn_concept, add_concept, draw_concepts)
 

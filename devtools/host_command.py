@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .host_process import HostProcess
 from .paths import HOST_BASE
-from .staging import SHIPPED_CONCEPTS, stage_checkpoint, stage_images, stage_random_clip
+from .staging import SHIPPED_CONCEPTS, stage_checkpoint, stage_clip, stage_images
 
 
 def run_host(port: int, checkpoint: Path | None) -> int:
@@ -15,13 +15,14 @@ def run_host(port: int, checkpoint: Path | None) -> int:
     names = [stage_checkpoint(host.base, None)]
     if checkpoint is not None:
         names.append(stage_checkpoint(host.base, checkpoint))
-    clip = stage_random_clip(host.base)
+    clip = stage_clip(host.base, None)
     if SHIPPED_CONCEPTS.is_dir():
         stage_images(host.base, sorted(path for path in SHIPPED_CONCEPTS.iterdir() if path.is_dir()))
     try:
         with host:
             print(f"\nComfyUI is at {host.url} (base folder {host.base}). Ctrl-C stops it.")
-            print(f"Checkpoints: {', '.join(names)}; CLIP model for CLIPScore: {clip}. The random ones draw and score noise.")
+            print(f"Checkpoints: {', '.join(names)}; CLIP model for CLIPScore: {clip}.")
+            print("The random ones draw and score noise; they are for trying the nodes.", flush=True)
             return host.wait()
     except KeyboardInterrupt:
         print("\nstopped")

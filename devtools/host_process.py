@@ -65,8 +65,8 @@ def free_port() -> int:
 class HostProcess:
     """Context manager: a running ComfyUI that loads only this pack.
 
-    `base` is made (or completed) and kept; without one a temporary folder is used and removed. The server listens on the
-    loopback interface only. Everything it prints goes to `log_file`; with `echo`, to this process's output instead.
+    `base` is made (or completed) and kept; without one a temporary folder is used and removed. The server
+    listens on the loopback interface only. What it prints goes to `log_file`; with `echo`, to our own output.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class HostProcess:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and return when it answers; raises HostError with the log's end if it dies first."""
+        """Start the server and return when it answers; HostError with the log's end if it dies first."""
         comfyui = comfyui_directory()
         check_is_comfyui(comfyui)
         with contextlib.ExitStack() as stack:
@@ -128,7 +128,12 @@ class HostProcess:
         command += ["--base-directory", str(self.base), "--port", str(self.port), "--listen", "127.0.0.1"]
         # In memory, so that several hosts can share one ComfyUI folder and leave nothing in it.
         command += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
-        command += ["--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK_NAME]
+        command += [
+            "--disable-api-nodes",
+            "--disable-all-custom-nodes",
+            "--whitelist-custom-nodes",
+            PACK_NAME,
+        ]
         if not torch.cuda.is_available():
             command.append("--cpu")
         return command
@@ -143,13 +148,17 @@ class HostProcess:
         """Raise HostError with the log's end if the server has ended."""
         if self._process is None or self._process.poll() is not None:
             code = None if self._process is None else self._process.returncode
-            raise HostError(f"ComfyUI is not running (exit code {code}). The end of its log:\n{self.log_tail()}")
+            raise HostError(
+                f"ComfyUI is not running (exit code {code}). The end of its log:\n{self.log_tail()}"
+            )
 
     def log_tail(self) -> str:
         """The last lines of the server's log."""
         if self._echo or not self.log_file.exists():
             return "(no log)"
-        return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
+        return "\n".join(
+            self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+        )
 
     def stop(self) -> None:
         """End the server, gently first, and remove a temporary base folder. May be called twice."""

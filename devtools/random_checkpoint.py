@@ -1,7 +1,7 @@
 """A seeded random checkpoint in SD 1.5's layout, so that everything can be tried without downloading a model.
 
-What it draws is noise with structure and means nothing. Its weights are scaled so that activations keep their size through
-the depth: pictures are finite and not constant, and the prompt changes them.
+What it draws is noise with structure and means nothing. Its weights are scaled so that activations keep their
+size through the depth: pictures are finite and not constant, and the prompt changes them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from .sd15_layout import TEXT_LAYERS, Shapes, checkpoint_shapes
 DEFAULT_SEED = 2024
 SMALL_TEXT_LAYERS = 2
 
-# ComfyUI builds the text encoder from a fixed configuration; this option makes it build the small one. Pass it as
-# `te_model_options` to comfy.sd.load_checkpoint_guess_config.
+# ComfyUI builds the text encoder from a fixed configuration; this option makes it build the small one.
+# Pass it as `te_model_options` to comfy.sd.load_checkpoint_guess_config.
 SMALL_TEXT_OPTIONS: dict[str, Any] = {"clip_l_model_config": {"num_hidden_layers": SMALL_TEXT_LAYERS}}
 
-# SD's latents are multiplied by this on their way into the U-Net; dividing by it in the VAE gives them unit variance there.
+# SD's latents are multiplied by this on their way into the U-Net; divided by it in the VAE, they have about
+# unit variance there.
 _LATENT_SCALE = 0.18215
 
 # (the end of a module's name, gain over 1/sqrt(fan-in)); the first that fits counts.
@@ -49,13 +50,13 @@ _BIAS_STD = 0.02
 def random_state_dict(seed: int = DEFAULT_SEED, small: bool = False) -> dict[str, torch.Tensor]:
     """Every tensor of the checkpoint in fp16, decided by `seed` alone.
 
-    With `small` the text encoder has 2 layers instead of 12; the host then needs SMALL_TEXT_OPTIONS to load it.
+    With `small` the text encoder has 2 layers instead of 12; the host needs SMALL_TEXT_OPTIONS to load it.
     """
     return random_weights(checkpoint_shapes(SMALL_TEXT_LAYERS if small else TEXT_LAYERS), seed)
 
 
 def random_weights(shapes: Shapes, seed: int) -> dict[str, torch.Tensor]:
-    """A random fp16 tensor for each name and shape, scaled by what the name says about its place in the network."""
+    """A random fp16 tensor for each name and shape, scaled by what the name says of its place."""
     generator = torch.Generator().manual_seed(seed)
     return {name: _random_weight(name, shape, generator).half() for name, shape in shapes.items()}
 
@@ -64,7 +65,9 @@ def write_random_checkpoint(path: Path, seed: int = DEFAULT_SEED, small: bool = 
     """Write the checkpoint (about 340 MB; small: 200 MB) as `.safetensors` and give back its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".partial")
-    save_file(random_state_dict(seed, small), str(unfinished), metadata={"cns_random_checkpoint_seed": str(seed)})
+    save_file(
+        random_state_dict(seed, small), str(unfinished), metadata={"cns_random_checkpoint_seed": str(seed)}
+    )
     unfinished.replace(path)  # whole or not at all: a later run takes an existing file for complete
     return path
 

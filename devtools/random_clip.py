@@ -1,4 +1,4 @@
-"""A tiny random CLIP model in a folder, so that CLIPScore runs without a download. Its figures mean nothing."""
+"""A tiny random CLIP model folder, so that CLIPScore runs without a download. Its figures mean nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from .errors import SetupError
 from .paths import comfyui_directory
@@ -28,7 +29,7 @@ _TINY = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, 
 
 
 def write_random_clip(folder: Path, seed: int = DEFAULT_SEED) -> Path:
-    """Write a `transformers` CLIPModel with both projections, its tokenizer and preprocessor; about 13 MB."""
+    """Write a `transformers` CLIPModel with both projections, its tokenizer and preprocessor; about 15 MB."""
     from transformers import CLIPConfig, CLIPModel
 
     config = CLIPConfig(
@@ -40,7 +41,8 @@ def write_random_clip(folder: Path, seed: int = DEFAULT_SEED) -> Path:
         torch.manual_seed(seed)
         model = CLIPModel(config)
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     _copy_tokenizer(folder)
     text = json.dumps(_PREPROCESSOR, indent=2)
     (folder / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Names and shapes of a small checkpoint in SD 1.5's layout: what a random checkpoint has to hold.
 
-The U-Net has SD 1.5's width (320), text width (768) and 8 heads, but two levels of one block each: 7 cross-attentions
-instead of 16. The text encoder is CLIP-L, the VAE is TAESD. ComfyUI takes the whole for an SD 1.5.
+The U-Net has SD 1.5's width (320), text width (768) and 8 heads, but two levels of one block each: 7
+cross-attentions instead of 16. The text encoder is CLIP-L, the VAE is TAESD. ComfyUI takes all
+this for an SD 1.5.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def text_encoder_shapes(layers: int) -> Shapes:
         square = _linear(TEXT_WIDTH, TEXT_WIDTH)
         layer = {f"self_attn.{part}": square for part in ("q_proj", "k_proj", "v_proj", "out_proj")}
         layer |= {"layer_norm1": _norm(TEXT_WIDTH), "layer_norm2": _norm(TEXT_WIDTH)}
-        layer |= {"mlp.fc1": _linear(4 * TEXT_WIDTH, TEXT_WIDTH), "mlp.fc2": _linear(TEXT_WIDTH, 4 * TEXT_WIDTH)}
+        layer |= {
+            "mlp.fc1": _linear(4 * TEXT_WIDTH, TEXT_WIDTH),
+            "mlp.fc2": _linear(TEXT_WIDTH, 4 * TEXT_WIDTH),
+        }
         shapes |= _prefixed(f"encoder.layers.{index}.", _joined(layer))
     return shapes | _joined({"final_layer_norm": _norm(TEXT_WIDTH)})
 

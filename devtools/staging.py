@@ -1,4 +1,4 @@
-"""Fills a host's base folder with what the workflows expect: a checkpoint, a CLIP model, folders of photos."""
+"""Fills a host's base folder with what the workflows expect: a checkpoint, a CLIP model, photos."""
 
 from __future__ import annotations
 
@@ -25,13 +25,25 @@ def stage_checkpoint(base: Path, checkpoint: Path | None) -> str:
         return RANDOM_CHECKPOINT
     source = checkpoint.expanduser().resolve()
     if not source.is_file():
-        raise DevToolError(f"--checkpoint {checkpoint}: there is no such file. Give an SD 1.x .safetensors file.")
+        raise DevToolError(
+            f"--checkpoint {checkpoint}: there is no such file. Give an SD 1.x .safetensors file."
+        )
     link_or_copy(source, folder / source.name)
     return source.name
 
 
-def stage_random_clip(base: Path) -> str:
-    """Put the tiny random CLIP model into the host's folder; gives back its name for CLIPScore."""
+def stage_clip(base: Path, clip_model: str | None) -> str:
+    """Make a CLIP model known to the host; gives back its name for CLIPScore.
+
+    A folder is copied, for the pack refuses links that lead out of models/; any other name is taken for a
+    Hugging Face id; None gives the tiny random model.
+    """
+    if clip_model is not None:
+        source = Path(clip_model).expanduser()
+        if not source.is_dir():
+            return clip_model
+        link_or_copy(source.resolve(), base / "models" / source.resolve().name, link=False)
+        return source.resolve().name
     folder = base / "models" / RANDOM_CLIP
     if not (folder / "preprocessor_config.json").is_file():  # the last file written
         write_random_clip(folder)

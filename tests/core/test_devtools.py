@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from devtools import comfyui_source, environment
-from devtools.api_client import _validation_error
-from devtools.errors import SetupError
+from devtools import comfyui_source, environment, graphs
+from devtools.api_client import Graph, _validation_error
+from devtools.demo_concepts import prompt_for_two, read_concepts
+from devtools.errors import DevToolError, SetupError
 from devtools.host_process import PACK_NAME, link_or_copy, make_base_directory
 from devtools.paths import COMFYUI_VARIABLE, ROOT, comfyui_directory
 from devtools.random_checkpoint import random_weights
@@ -162,3 +163,42 @@ def test_every_weight_is_initialised_and_decided_by_the_seed() -> None:
     drawn = [name for name, shape in shapes.items() if len(shape) > 1]
     assert drawn and all(one[name].std() > 0 and not torch.equal(one[name], other[name]) for name in drawn)
     assert all((one[name] == 1).all() for name in shapes if name.endswith("norm1.weight"))
+
+
+def test_concepts_are_read_from_folders(tmp_path: Path) -> None:
+    for name in ("duck_toy", "dog6", "empty", "fox"):
+        (tmp_path / name).mkdir()
+        if name != "empty":
+            (tmp_path / name / "00.jpg").touch()
+    (tmp_path / "fox" / "concept.json").write_text(
+        '{"name": "Reynard", "class_word": "red fox", "kind": "style"}'
+    )
+    dog, duck, fox = read_concepts(tmp_path)
+    assert (dog.name, dog.class_word, dog.token, dog.prompt) == (
+        "my-dog6",
+        "dog",
+        "<my-dog6>",
+        "a photo of <my-dog6>",
+    )
+    assert (duck.class_word, duck.token) == ("toy", "<my-duck-toy>")
+    assert (fox.name, fox.class_word, fox.kind, fox.token) == ("Reynard", "red fox", "style", "<reynard>")
+    assert prompt_for_two(fox, dog) == "a photo of <my-dog6> in the style of <reynard>"
+    (tmp_path / "fox" / "concept.json").write_text('{"class": "fox"}')
+    with pytest.raises(DevToolError, match="says class; known are name, class_word and kind"):
+        read_concepts(tmp_path)
+
+
+def test_graphs_are_changed_as_copies_and_cut_to_what_an_output_needs() -> None:
+    graph: Graph = {
+        "1": {"class_type": "Load", "inputs": {"file": "a", "size": [1, 2]}},
+        "2": {"class_type": "Draw", "inputs": {"model": ["1", 0]}},
+        "3": {"class_type": "Other", "inputs": {"model": ["1", 0]}},
+    }
+    assert graphs.override(graph, "Load", file="b")["1"]["inputs"]["file"] == "b"
+    assert graph["1"]["inputs"]["file"] == "a"
+    with pytest.raises(DevToolError, match=r"Node 1 \(Load\) of the workflow has no input fil"):
+        graphs.override(graph, "Load", fil="b")
+    assert sorted(graphs.keep_only(graph, "2")) == ["1", "2"]
+    assert graphs.wired_from(graph, "2", "model") == "1"
+    with pytest.raises(DevToolError, match="has 0 Nothing nodes, expected 1"):
+        graphs.find_one(graph, "Nothing")

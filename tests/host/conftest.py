@@ -1,4 +1,4 @@
-"""ComfyUI in this process (`comfy`), a model of it (`random_model`) and a whole server (`live_host`), each made once."""
+"""ComfyUI in this process (`comfy`), a model of it (`random_model`), a server (`live_host`): one each."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def comfy(host_base: Path) -> ModuleType:
 def pack(comfy: ModuleType) -> ModuleType:
     """This pack, loaded the way the host does it: by file, as a package that is not on sys.path."""
     name = "ComfyUI_CNS"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    spec = importlib.util.spec_from_file_location(
+        name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -81,7 +83,9 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with 2 text layers; needs SMALL_TEXT_OPTIONS to be loaded."""
-    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small_sd15.safetensors", small=True)
+    return write_random_checkpoint(
+        tmp_path_factory.mktemp("checkpoint") / "small_sd15.safetensors", small=True
+    )
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,12 @@ def test_is_taken_for_sd15_with_nothing_missing(
             str(small_checkpoint), te_model_options=SMALL_TEXT_OPTIONS
         )
     assert type(model.model.model_config).__name__ == "SD15"
-    keys = [name for name in model.model.state_dict() if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))]
+    keys = [
+        name for name in model.model.state_dict() if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    ]
     assert len(keys) == 14
     assert clip.cond_stage_model.clip_l.num_layers == 2
-    # The host says what a file lacks or has too much; CLIP's text projection is never in an SD 1.5 checkpoint.
+    # The host says what a file lacks or has too much. No SD 1.5 checkpoint has CLIP's text projection.
     complaints = [text for text in caplog.messages if "missing" in text or "unexpected" in text]
     assert all("text_projection" in text and "encoder" not in text for text in complaints), complaints
 
@@ -99,7 +101,10 @@ def test_client_names_the_node_that_a_graph_fails_at(live_host: ApiClient) -> No
 def test_client_reports_an_error_while_running(live_host: ApiClient) -> None:
     graph = drawing("a dog")
     # 96 channels for a U-Net of 4: valid as a graph, impossible when it runs.
-    graph["4"] = {"class_type": "EmptyMochiLatentVideo", "inputs": {"width": 64, "height": 64, "length": 7, "batch_size": 1}}
+    graph["4"] = {
+        "class_type": "EmptyMochiLatentVideo",
+        "inputs": {"width": 64, "height": 64, "length": 7, "batch_size": 1},
+    }
     with pytest.raises(PromptFailed) as failed:
         live_host.run(graph)
     assert (failed.value.node_id, failed.value.node_class) == ("5", "KSampler")

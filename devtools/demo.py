@@ -1,0 +1,223 @@
+"""`dev.py demo`: learns concepts one after another in a real host and draws all of them after each."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from .api_client import ApiClient, Graph
+from .contact_grid import Cell, grid, stacked
+from .demo_concepts import DemoConcept, prompt_for_two, read_concepts
+from .errors import DevToolError
+from .graphs import add, find, find_one, keep_only, override, read_graph, wired_from
+from .host_process import HostProcess
+from .paths import ROOT
+from .staging import SHIPPED_CONCEPTS, stage_checkpoint, stage_clip, stage_images
+
+WORKFLOWS = ROOT / "workflows" / "api"
+MEMORY_NAME = "cns_demo"
+SEED = 1
+
+# The random model cannot learn much: small pictures and few steps, so that all takes minutes on two cores.
+RANDOM_STEPS, RANDOM_RESOLUTION = 60, 128
+REAL_STEPS, REAL_RESOLUTION = 500, 512
+
+MEANINGLESS = (
+    "No --checkpoint was given, so the model is random: it shows that everything runs, "
+    "its pictures are noise and mean nothing."
+)
+MEANINGLESS_SCORES = "No --clip-model was given, so the CLIP model is random too: the scores mean nothing."
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The command line's words; None stands for the default that fits the checkpoint."""
+
+    checkpoint: Path | None
+    concepts: Path | None
+    steps: int | None
+    resolution: int | None
+    clip_model: str | None
+    output: Path
+
+
+@dataclass(frozen=True)
+class Score:
+    """What CLIPScore said about one picture."""
+
+    stage: int
+    concept: str
+    prompt: str
+    clip_i: float
+    clip_t: float
+
+
+class Demo:
+    """One run against one host."""
+
+    def __init__(
+        self, host: HostProcess, client: ApiClient, options: DemoOptions, names: tuple[str, str]
+    ) -> None:
+        is_random = options.checkpoint is None
+        self.host, self.client = host, client
+        self.checkpoint, self.clip_model = names
+        self.steps = options.steps or (RANDOM_STEPS if is_random else REAL_STEPS)
+        self.resolution = options.resolution or (RANDOM_RESOLUTION if is_random else REAL_RESOLUTION)
+
+    def learn(self, concept: DemoConcept, first: bool) -> Image.Image:
+        """Train one concept into the memory file; gives back its loss curve."""
+        graph = read_graph(WORKFLOWS / ("learn_concept.json" if first else "add_concept.json"))
+        graph = self._fitted(graph)
+        graph = override(graph, "LoadConceptImages", **self._concept_inputs(concept))
+        graph = override(graph, "ContinualTrain", steps=self.steps, seed=SEED, preview_every=0)
+        graph = override(graph, "SaveConceptMemory", filename=MEMORY_NAME)
+        graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
+        train, save = find_one(graph, "ContinualTrain"), find_one(graph, "SaveConceptMemory")
+        graph = add(graph, "demo_curve", "SaveImage", images=[train, 1], filename_prefix="curve")
+        return self._picture(keep_only(graph, save, "demo_curve"), "demo_curve")
+
+    def draw(self, prompt: str, with_memory: bool = True) -> Image.Image:
+        """One picture, by the model with the memory file applied, or by the untouched one."""
+        graph = self._fitted(read_graph(WORKFLOWS / "draw_concepts.json"))
+        graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
+        graph = override(graph, "KSampler", seed=SEED)
+        # The workflow draws several pictures; take the first one by the model wanted.
+        model = "ApplyPersonalizedUNet" if with_memory else "CheckpointLoaderSimple"
+        samplers = find(graph, "KSampler")
+        sampler = next(n for n in samplers if graph[wired_from(graph, n, "model")]["class_type"] == model)
+        decode = next(n for n in find(graph, "VAEDecode") if wired_from(graph, n, "samples") == sampler)
+        graph[wired_from(graph, sampler, "positive")]["inputs"]["text"] = prompt
+        graph = add(graph, "demo_drawing", "SaveImage", images=[decode, 0], filename_prefix="drawing")
+        return self._picture(keep_only(graph, "demo_drawing"), "demo_drawing")
+
+    def score(self, stage: int, picture: Image.Image, prompt: str, concepts: list[DemoConcept]) -> Score:
+        """CLIP-I against the concepts' photos and CLIP-T against the prompt."""
+        picture.save(self.host.base / "input" / "demo_drawn.png")
+        template = read_graph(WORKFLOWS / "learn_concept.json")
+        loader = template[find_one(template, "LoadConceptImages")]
+        graph: Graph = {}
+        for index, concept in enumerate(concepts):
+            inputs = {**loader["inputs"], **self._concept_inputs(concept)}
+            graph = add(graph, f"concept{index}", "LoadConceptImages", **inputs)
+        graph = add(graph, "picture", "LoadImage", image="demo_drawn.png")
+        sockets = {
+            f"concept{'' if i == 0 else f'_{i + 1}'}": [f"concept{i}", 0] for i in range(len(concepts))
+        }
+        inputs = {"image": ["picture", 0], "prompt": prompt, "clip_model": self.clip_model, **sockets}
+        graph = add(graph, "score", "CLIPScore", **inputs)
+        text = " ".join(self.client.run(graph)["score"]["text"])
+        return Score(stage, " + ".join(c.name for c in concepts), prompt, *_figures(text))
+
+    def _fitted(self, graph: Graph) -> Graph:
+        graph = override(graph, "CheckpointLoaderSimple", ckpt_name=self.checkpoint)
+        return override(graph, "EmptyLatentImage", width=self.resolution, height=self.resolution)
+
+    def _concept_inputs(self, concept: DemoConcept) -> dict[str, str | int]:
+        return {
+            "name": concept.name,
+            "token": concept.token,
+            "class_word": concept.class_word,
+            "kind": concept.kind,
+            "folder": concept.folder.name,
+            "resolution": self.resolution,
+        }
+
+    def _picture(self, graph: Graph, node_id: str) -> Image.Image:
+        outputs = self.client.run(graph, timeout=24 * 3600.0)
+        return Image.open(io.BytesIO(self.client.view(outputs[node_id]["images"][0])))
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Run it all and write the results; gives back an exit code."""
+    started = time.monotonic()
+    concepts = read_concepts(options.concepts or SHIPPED_CONCEPTS)
+    output = options.output.expanduser().resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    warnings = [MEANINGLESS] if options.checkpoint is None else []
+    warnings += [MEANINGLESS_SCORES] if options.clip_model is None else []
+    print("\n".join(warnings), flush=True)
+
+    host = HostProcess()
+    names = (stage_checkpoint(host.base, options.checkpoint), stage_clip(host.base, options.clip_model))
+    stage_images(host.base, [concept.folder for concept in concepts])
+    print("[demo] starting ComfyUI", flush=True)
+    with host, ApiClient(host.url) as client:
+        demo = Demo(host, client, options, names)
+        curves, rows, scores = _learn_and_draw(demo, concepts)
+        memory = host.base / "models" / "concept_memory" / f"{MEMORY_NAME}.safetensors"
+        shutil.copy2(memory, output / memory.name)
+
+    grid(rows).save(output / "grid.png")
+    stacked(curves).save(output / "loss_curves.png")
+    _write_scores(output, scores, warnings)
+    seconds = time.monotonic() - started
+    print(f"\nDone in {seconds:.0f} s. In {output}:")
+    for name in ("grid.png", "loss_curves.png", memory.name, "scores.md", "scores.json"):
+        print(f"  {name}")
+    print("\n".join(warnings))
+    return 0
+
+
+def _learn_and_draw(
+    demo: Demo, concepts: list[DemoConcept]
+) -> tuple[list[Image.Image], list[list[Cell]], list[Score]]:
+    """Learn each concept and draw all learned so far: loss curves, the grid's rows, scores."""
+    rows: list[list[Cell]] = []
+    for concept in concepts:
+        _say(f"untouched model: {concept.plain_prompt}")
+        before = demo.draw(concept.plain_prompt, with_memory=False)
+        rows.append(
+            [
+                (f"{concept.token}: a photo given", Image.open(concept.pictures[0])),
+                ("untouched model", before),
+            ]
+        )
+    curves: list[Image.Image] = []
+    scores: list[Score] = []
+    for stage, new in enumerate(concepts, start=1):
+        _say(f"stage {stage}: learning {new.token}, {demo.steps} steps at {demo.resolution} px")
+        curves.append(demo.learn(new, first=stage == 1))
+        for row, concept in zip(rows, concepts, strict=True):
+            if concept not in concepts[:stage]:
+                row.append((f"stage {stage}: not learned yet", None))
+                continue
+            _say(f"stage {stage}: drawing {concept.prompt}")
+            picture = demo.draw(concept.prompt)
+            row.append((f"after learning {new.token}", picture))
+            scores.append(demo.score(stage, picture, concept.prompt, [concept]))
+    if len(concepts) > 1:
+        pair = sorted(concepts, key=lambda concept: concept.kind == "style")[:2]
+        prompt = prompt_for_two(pair[0], pair[1])
+        _say(f"two together: {prompt}")
+        picture = demo.draw(prompt)
+        rows.append([(prompt, picture)])
+        scores.append(demo.score(len(concepts), picture, prompt, pair))
+    return curves, rows, scores
+
+
+def _figures(text: str) -> tuple[float, float]:
+    """CLIP-I and CLIP-T from CLIPScore's text."""
+    found = [re.search(rf"{name} (-?[\d.]+)", text) for name in ("CLIP-I", "CLIP-T")]
+    if found[0] is None or found[1] is None:
+        raise DevToolError(f"CLIPScore's text names no CLIP-I and CLIP-T, expected both: {text!r}")
+    return float(found[0][1]), float(found[1][1])
+
+
+def _write_scores(output: Path, scores: list[Score], warnings: list[str]) -> None:
+    data = {"warnings": warnings, "scores": [vars(score) for score in scores]}
+    (output / "scores.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    lines = ["# CLIP scores (plain cosine)", "", *warnings, ""]
+    lines += ["| after stage | concept | prompt | CLIP-I | CLIP-T |", "|---|---|---|---|---|"]
+    lines += [f"| {s.stage} | {s.concept} | `{s.prompt}` | {s.clip_i:.4f} | {s.clip_t:.4f} |" for s in scores]
+    (output / "scores.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _say(text: str) -> None:
+    print(f"[demo] {text}", flush=True)

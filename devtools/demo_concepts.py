@@ -1,0 +1,100 @@
+"""The concepts a demo learns: folders of photos with names, class words and prompts."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DevToolError
+
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_PROMPTS = {"style": "a house in the style of {}"}
+_PROMPT = "a photo of {}"
+
+
+@dataclass(frozen=True)
+class DemoConcept:
+    """One folder of photos and what it is to be called."""
+
+    folder: Path
+    name: str
+    class_word: str
+    kind: str
+
+    @property
+    def token(self) -> str:
+        """What prompts call it, such as `<my-fox>`."""
+        return f"<{re.sub('[^A-Za-z0-9]+', '-', self.name).strip('-').lower()}>"
+
+    @property
+    def prompt(self) -> str:
+        """The prompt it is drawn with once it is learned."""
+        return _PROMPTS.get(self.kind, _PROMPT).format(self.token)
+
+    @property
+    def plain_prompt(self) -> str:
+        """The same with the class word, for the model that has not learned it."""
+        return _PROMPTS.get(self.kind, _PROMPT).format(self.class_word)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """Its photos, by name."""
+        return _pictures(self.folder)
+
+
+def read_concepts(directory: Path) -> list[DemoConcept]:
+    """Every folder with pictures in `directory`, by name; `concept.json` can say name, class_word, kind."""
+    if not directory.is_dir():
+        raise DevToolError(
+            f"--concepts {directory}: there is no such folder. Give a folder of folders of photos."
+        )
+    folders = [path for path in sorted(directory.iterdir()) if path.is_dir() and _pictures(path)]
+    if not folders:
+        raise DevToolError(
+            f"--concepts {directory}: no folder in it holds pictures ({', '.join(sorted(_PICTURES))}). "
+            "Put the photos of each concept into a folder of their own."
+        )
+    return [_read_concept(folder) for folder in folders]
+
+
+def prompt_for_two(first: DemoConcept, second: DemoConcept) -> str:
+    """One picture that shows both."""
+    if first.kind == "style":
+        first, second = second, first
+    joint = "in the style of" if second.kind == "style" else "next to"
+    return f"a photo of {first.token} {joint} {second.token}"
+
+
+def class_word_of(folder_name: str) -> str:
+    """The class word in a folder's name: dog6 is a dog, duck_toy a toy."""
+    words = re.sub(r"[\d_-]+", " ", folder_name).split()
+    if not words:
+        raise DevToolError(
+            f"The folder name {folder_name!r} holds no word. Rename it (dog6 is read as dog), or put a "
+            'concept.json with {"class_word": "..."} into it.'
+        )
+    return words[-1].lower()
+
+
+def _read_concept(folder: Path) -> DemoConcept:
+    said: dict[str, str] = {}
+    description = folder / "concept.json"
+    if description.is_file():
+        said = json.loads(description.read_text(encoding="utf-8"))
+        unknown = sorted(set(said) - {"name", "class_word", "kind"})
+        if unknown:
+            raise DevToolError(
+                f"{description} says {', '.join(unknown)}; known are name, class_word and kind."
+            )
+    return DemoConcept(
+        folder=folder.resolve(),
+        name=said.get("name") or "my-" + re.sub("[^A-Za-z0-9]+", "-", folder.name).strip("-"),
+        class_word=said.get("class_word") or class_word_of(folder.name),
+        kind=said.get("kind", "subject"),
+    )
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)

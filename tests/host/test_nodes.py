@@ -1,0 +1,574 @@
+"""Every node in the real ComfyUI, called as the host calls it: under inference mode, with the schema's defaults."""
+
+import asyncio
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+NODE_IDS = {
+    "LoadConceptImages",
+    "SelectConceptNeurons",
+    "ContinualTrain",
+    "ApplyPersonalizedUNet",
+    "CLIPScore",
+    "SaveConceptMemory",
+    "LoadConceptMemory",
+}
+
+
+@pytest.fixture(scope="module")
+def nodes(pack):
+    extension = asyncio.run(pack.comfy_entrypoint())
+    return {n.GET_SCHEMA().node_id: n for n in asyncio.run(extension.get_node_list())}
+
+
+@pytest.fixture(scope="module")
+def run(nodes):
+    def call(node_id, **inputs):
+        schema = nodes[node_id].GET_SCHEMA()
+        defaults = {i.id: i.default for i in schema.inputs if getattr(i, "default", None) is not None}
+        with torch.inference_mode():
+            output = nodes[node_id].execute(**{**defaults, **inputs})
+        return output.args
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def photos(pack, host_base):
+    """Two small folders of pictures below the input directory."""
+    generator = torch.Generator().manual_seed(3)
+    for folder in ("dog", "mug"):
+        place = host_base / "input" / folder
+        place.mkdir(exist_ok=True)
+        for i in range(3):
+            pixels = torch.randint(0, 255, (80, 64 + 16 * i, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(place / f"{i}.png")
+    return host_base / "input"
+
+
+@pytest.fixture(scope="module")
+def dog(run, photos):
+    return run("LoadConceptImages", name="my dog", class_word="dog", folder="dog", resolution=64)[0]
+
+
+@pytest.fixture(scope="module")
+def mug(run, photos):
+    return run("LoadConceptImages", name="my mug", class_word="mug", folder="mug", resolution=64)[0]
+
+
+@pytest.fixture(scope="module")
+def models(random_model):
+    return {"model": random_model.model, "clip": random_model.clip}
+
+
+@pytest.fixture(scope="module")
+def select(run, models):
+    def call(concept, **inputs):
+        return run("SelectConceptNeurons", **models, concept=concept, calibration_prompts=16, **inputs)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def dog_neurons(select, dog):
+    return select(dog)[0]
+
+
+@pytest.fixture(scope="module")
+def train(run, models, random_model):
+    def call(concept, neurons, **inputs):
+        settings = {"steps": 4, "neuron_lr": 1e-3, "batch_size": 2, **inputs}
+        return run("ContinualTrain", **models, vae=random_model.vae, concept=concept, neurons=neurons, **settings)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def dog_memory(train, dog, dog_neurons):
+    return train(dog, dog_neurons)[0]
+
+
+@pytest.fixture(scope="module")
+def both(train, select, mug, dog_memory):
+    neurons = select(mug, memory=dog_memory)[0]
+    return train(mug, neurons, memory=dog_memory)[0]
+
+
+@pytest.fixture
+def hook(comfy):
+    """Sets the host's progress hook, which sees every step and preview."""
+    import comfy.utils
+
+    before = comfy.utils.PROGRESS_BAR_HOOK
+    yield comfy.utils.set_progress_bar_global_hook
+    comfy.utils.set_progress_bar_global_hook(before)
+
+
+@pytest.fixture
+def untouched(random_model):
+    """Whatever the test does: afterwards MODEL, CLIP and VAE are bit for bit as before and carry no hooks."""
+    parts = {
+        "model": random_model.model.model,
+        "clip": random_model.clip.cond_stage_model,
+        "vae": random_model.vae.first_stage_model,
+    }
+    before = {n: {k: v.clone() for k, v in m.state_dict().items()} for n, m in parts.items()}
+    dtype = random_model.model.model.manual_cast_dtype
+    yield
+    for name, module in parts.items():
+        after = module.state_dict()
+        assert after.keys() == before[name].keys()
+        assert all(torch.equal(after[k], v) for k, v in before[name].items()), name
+        for part in module.modules():
+            assert not getattr(part, "weight_function", None)
+            assert not part._forward_hooks and not part._forward_pre_hooks and not part._backward_hooks
+            assert not hasattr(part, "parametrizations")
+        assert all(not p.requires_grad or p.is_inference() for p in module.parameters())
+    assert random_model.model.model.manual_cast_dtype is dtype
+    assert not random_model.model.weight_wrapper_patches and not random_model.model.patches
+    assert torch.is_inference_mode_enabled() is False
+
+
+def stop_at(comfy, step):
+    def cancel(value, total, preview, node_id=None):
+        if value == step:
+            comfy.model_management.interrupt_current_processing()
+
+    return cancel
+
+
+# --- registration ------------------------------------------------------------------------------------------------
+
+
+def test_ids_tooltips_defaults_and_ranges(nodes):
+    assert set(nodes) == NODE_IDS
+    for node in nodes.values():
+        schema = node.GET_SCHEMA()
+        assert schema.category == "CNS" and schema.display_name and schema.description
+        for socket in schema.inputs:
+            assert socket.tooltip, (schema.node_id, socket.id)
+            if socket.get_io_type() in ("INT", "FLOAT"):
+                assert socket.default is not None and socket.min is not None and socket.max is not None
+                assert socket.min <= socket.default <= socket.max
+
+
+def test_rarely_used_inputs_are_marked_advanced(nodes):
+    info = nodes["ContinualTrain"].INPUT_TYPES()["required"]
+    assert info["keep_earlier"][1]["advanced"] is True and "advanced" not in info["steps"][1]
+
+
+def test_the_memory_folder_is_registered_and_a_users_own_place_survives(pack, nodes, comfy):
+    import folder_paths
+
+    from ComfyUI_CNS.cns_core.host.paths import register_memory_folder
+
+    places, extensions = folder_paths.folder_names_and_paths["concept_memory"]
+    assert any(p.endswith("concept_memory") for p in places) and ".safetensors" in extensions
+    folder_paths.folder_names_and_paths["concept_memory"] = (["/elsewhere"], set())
+    register_memory_folder()
+    assert folder_paths.get_folder_paths("concept_memory")[0] == "/elsewhere"
+    folder_paths.folder_names_and_paths["concept_memory"] = (places, extensions)
+
+
+# --- LoadConceptImages -------------------------------------------------------------------------------------------
+
+
+def test_load_from_a_folder(run, photos):
+    concept, images, text = run("LoadConceptImages", name="my dog", class_word="dog", folder="dog", resolution=128)
+    assert concept.token == "<my-dog>" and len(concept.images) == 3
+    assert images.shape == (3, 256, 256, 3) and "<my-dog>" in text and "3 training images" in text
+
+
+def test_load_from_a_batch_with_mask_flip_and_own_text(run):
+    concept, images, _ = run(
+        "LoadConceptImages",
+        name="x",
+        class_word="mug",
+        token="<mine>",
+        images=torch.rand(2, 64, 64, 3),
+        mask=torch.ones(1, 64, 64),
+        resolution=64,
+        flip=True,
+        caption_source="own text",
+        caption="a photo of {}",
+    )
+    assert len(concept.images) == 4 and len(images) == 4 and concept.images[0].mask is not None
+    assert concept.images[0].captions == ("a photo of <mine>",)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("nowhere", "no folder 'nowhere'.*dog"),
+        ("../models", "outside ComfyUI's input directory"),
+        ("dog/../..", "outside ComfyUI's input directory"),
+        ("/etc", "outside ComfyUI's input directory"),
+        ("leak", "outside ComfyUI's input directory"),
+        ("hollow", "no picture"),
+        ("", "No folder is named"),
+    ],
+)
+def test_bad_folders_fail_before_anything_runs(nodes, run, photos, folder, message):
+    (photos / "hollow").mkdir(exist_ok=True)
+    if not (photos / "leak").is_symlink():
+        os.symlink("/etc", photos / "leak")
+    verdict = nodes["LoadConceptImages"].validate_inputs(folder=folder)
+    assert isinstance(verdict, str)
+    with pytest.raises(ValueError, match=message) as caught:
+        run("LoadConceptImages", name="x", class_word="dog", folder=folder)
+    assert verdict == str(caught.value)
+
+
+def test_no_pictures_or_two_sources(run, photos):
+    with pytest.raises(ValueError, match="choose a folder"):
+        run("LoadConceptImages", name="x", class_word="dog")
+    with pytest.raises(ValueError, match="unplug images"):
+        run("LoadConceptImages", name="x", class_word="dog", folder="dog", images=torch.rand(1, 64, 64, 3))
+
+
+def test_the_fingerprint_changes_with_the_files_and_only_then(nodes, photos):
+    node = nodes["LoadConceptImages"]
+    first = node.fingerprint_inputs(folder="dog")
+    assert node.fingerprint_inputs(folder="dog") == first != node.fingerprint_inputs(folder="mug")
+    os.utime(photos / "mug" / "0.png", (1, 1))
+    changed = node.fingerprint_inputs(folder="mug")
+    assert node.fingerprint_inputs(folder="mug") == changed
+
+
+# --- SelectConceptNeurons ----------------------------------------------------------------------------------------
+
+
+def test_selection_meets_its_budget_and_shows_it(select, dog, untouched):
+    neurons, image, text = select(dog, budget_percent=5.0)
+    assert 100 * neurons.selection.concept_mask.share() == pytest.approx(5.0, abs=0.4)
+    assert image.ndim == 4 and "of the U-Net" in text
+
+
+def test_overlap_with_earlier_concepts_is_told(select, mug, dog_memory):
+    _, _, text = select(mug, memory=dog_memory)
+    assert "shared with <my-dog>" in text and "IoU" in text
+
+
+def test_settings_that_leave_no_neurons(run, models, dog):
+    with pytest.raises(ValueError, match="leave no neurons"):
+        run("SelectConceptNeurons", **models, concept=dog, select_by="top percent", top_percent=100.0)
+
+
+def test_overlong_captions_are_refused_before_selection(run, select, photos):
+    long = "a photo of {} " + "very " * 80
+    concept = run(
+        "LoadConceptImages", name="x", class_word="dog", folder="dog", caption_source="own text", caption=long
+    )[0]
+    with pytest.raises(ValueError, match=r"A caption has 8\d tokens; at most 75 fit"):
+        select(concept)
+
+
+# --- ContinualTrain ----------------------------------------------------------------------------------------------
+
+
+def test_training_moves_only_the_memory(train, dog, dog_neurons, untouched):
+    memory, curve, text = train(dog, dog_neurons, seed=11)
+    learned = memory.concepts[-1]
+    assert learned.mask == dog_neurons.selection.concept_mask
+    assert learned.values.abs().max() > 0 and learned.losses.shape == (4, 3)
+    assert set(learned.token_vectors) == {"clip_l"} and learned.token_vectors["clip_l"].shape == (768,)
+    assert curve.shape[-1] == 3 and "<my-dog>" in text
+
+
+def test_the_same_graph_again_takes_the_result_from_disk(train, dog, dog_neurons, dog_memory):
+    memory, _, text = train(dog, dog_neurons)
+    assert "taken from disk" in text and memory.digest() == dog_memory.digest()
+
+
+def test_cancel_within_one_step_then_resume_bit_for_bit(comfy, train, dog, dog_neurons, hook, untouched):
+    whole = train(dog, dog_neurons, seed=21, steps=5)[0]
+    from ComfyUI_CNS.cns_core.host.paths import work_folder
+
+    results = [p for p in work_folder("runs").glob("*.safetensors")]
+    newest = max(results, key=lambda p: p.stat().st_mtime_ns)
+    newest.unlink()  # as if it had never run
+    steps = []
+
+    def watch(value, total, preview, node_id=None):
+        steps.append(value)
+        stop_at(comfy, 2)(value, total, preview)
+
+    hook(watch)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(dog, dog_neurons, seed=21, steps=5)
+    assert steps[-1] == 2
+    hook(None)
+    resumed, _, text = train(dog, dog_neurons, seed=21, steps=5)
+    assert "Resumed after step 2 of 5" in text
+    assert resumed.digest() == whole.digest()
+    assert torch.equal(resumed.concepts[0].losses, whole.concepts[0].losses)
+
+
+def test_a_failure_in_the_middle_leaves_everything_as_it_was(comfy, train, dog, dog_neurons, hook, untouched):
+    def fail(value, total, preview, node_id=None):
+        if value == 2:
+            raise OSError("the screen caught fire")
+
+    hook(fail)
+    with pytest.raises(OSError, match="caught fire"):
+        train(dog, dog_neurons, seed=22)
+    hook(None)
+    assert "Resumed after step 2" in train(dog, dog_neurons, seed=22)[2]
+
+
+def test_out_of_memory_says_what_to_lower_and_keeps_the_steps(train, dog, dog_neurons, hook, untouched):
+    def fail(value, total, preview, node_id=None):
+        if value == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook(fail)
+    with pytest.raises(RuntimeError, match=r"Out of memory.*Lower the concept's resolution or batch_size"):
+        train(dog, dog_neurons, seed=23)
+    hook(None)
+    assert "Resumed after step 3" in train(dog, dog_neurons, seed=23)[2]
+
+
+def test_a_diverging_run_says_so_and_harms_nothing(train, dog, dog_neurons, untouched):
+    with pytest.raises(RuntimeError, match=r"at step \d+ of 40.*Lower neuron_lr \(now 1\)"):
+        train(dog, dog_neurons, seed=24, steps=40, neuron_lr=1.0, token_lr=1.0, keep_base=1e6)
+
+
+def test_previews_reach_the_progress_bar(train, dog, dog_neurons, hook, untouched):
+    pictures = {}
+
+    def watch(value, total, preview, node_id=None):
+        if preview is not None:
+            pictures[value] = preview
+
+    hook(watch)
+    plain = train(dog, dog_neurons, seed=25, preview_prompt="a photo of <my-dog>", preview_every=2)[0]
+    assert sorted(pictures) == [2, 4]
+    kind, picture, _ = pictures[4]
+    assert kind == "JPEG" and picture.size == (64, 64)
+    # looking does not change what is learned
+    hook(None)
+    from ComfyUI_CNS.cns_core.host.paths import work_folder
+
+    max(work_folder("runs").glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns).unlink()
+    assert train(dog, dog_neurons, seed=25)[0].digest() == plain.digest()
+
+
+def test_drawn_class_images_are_kept_and_used_again(comfy, train, dog, dog_neurons, hook, untouched):
+    from ComfyUI_CNS.cns_core.host.paths import work_folder
+
+    train(dog, dog_neurons, seed=26, steps=1, prior="drawn class images", class_image_count=2)
+    files = sorted(work_folder("class_images").rglob("*.png"))
+    assert len(files) == 2
+    stamps = [f.stat().st_mtime_ns for f in files]
+    train(dog, dog_neurons, seed=27, steps=1, prior="drawn class images", class_image_count=3)
+    files = sorted(work_folder("class_images").rglob("*.png"))
+    assert len(files) == 3 and [f.stat().st_mtime_ns for f in files[:2]] == stamps
+
+
+def test_given_class_images(train, dog, dog_neurons, untouched):
+    pictures = torch.rand(2, 100, 70, 3)
+    memory = train(dog, dog_neurons, seed=28, steps=1, prior="given class images", class_images=pictures)[0]
+    assert memory.concepts[-1].losses[0, 1] > 0
+    with pytest.raises(ValueError, match="none are connected"):
+        train(dog, dog_neurons, prior="given class images")
+    with pytest.raises(ValueError, match="Class images are connected, but"):
+        train(dog, dog_neurons, class_images=pictures)
+
+
+def test_names_and_tokens_that_are_taken(run, select, train, dog, dog_neurons, dog_memory, photos):
+    with pytest.raises(ValueError, match="named 'my dog' has been learned already"):
+        train(dog, dog_neurons, memory=dog_memory)
+    again = run("LoadConceptImages", name="other", token="<my-dog>", class_word="dog", folder="dog", resolution=64)[0]
+    with pytest.raises(ValueError, match=r"<my-dog> already belongs to the concept 'my dog'"):
+        select(again, memory=dog_memory)
+
+
+def test_neurons_of_another_concept(train, mug, dog_neurons):
+    with pytest.raises(ValueError, match="selected for another concept"):
+        train(mug, dog_neurons)
+
+
+def test_personalized_models_are_refused_for_training(run, random_model, models, dog, mug, dog_neurons, both):
+    model, clip = run("ApplyPersonalizedUNet", **models, memory=both)
+    with pytest.raises(ValueError, match="already carries a concept memory"):
+        run("SelectConceptNeurons", model=model, clip=models["clip"], concept=dog)
+    with pytest.raises(ValueError, match=r"already understands <my-dog>"):
+        run("SelectConceptNeurons", model=models["model"], clip=clip, concept=dog)
+
+
+def test_other_kinds_of_models(run, models, dog, comfy):
+    with pytest.raises(ValueError, match="without a diffusion model"):
+        run("SelectConceptNeurons", model=SimpleNamespace(model=None), clip=models["clip"], concept=dog)
+    inpainting = models["model"].clone()
+    config = inpainting.model.model_config.unet_config
+    config["in_channels"], before = 9, config["in_channels"]
+    try:
+        with pytest.raises(ValueError, match="inpainting or editing U-Net \\(9 input channels instead of 4"):
+            run("SelectConceptNeurons", model=inpainting, clip=models["clip"], concept=dog)
+    finally:
+        config["in_channels"] = before
+
+
+def test_a_memory_of_another_base_is_refused_and_both_are_named(run, models, dog_memory):
+    import dataclasses
+
+    other = dataclasses.replace(dog_memory, base=dataclasses.replace(dog_memory.base, fingerprint="cd" * 32))
+    with pytest.raises(ValueError, match=r"SD1 model cdcdcdcdcdcd, but the loaded model is SD1 model"):
+        run("ApplyPersonalizedUNet", **models, memory=other)
+
+
+# --- ApplyPersonalizedUNet ---------------------------------------------------------------------------------------
+
+
+def loaded_weights(comfy, model, memory):
+    comfy.model_management.load_models_gpu([model])
+    modules = model.model.diffusion_model
+    return {n: modules.get_submodule(n).weight.detach().clone() for n in memory.layout.names}
+
+
+def test_weights_are_exactly_base_plus_values_and_go_back(comfy, run, models, both, untouched):
+    base = loaded_weights(comfy, models["model"], both)
+    for strength, stage in ((1.0, both), (0.5, both), (1.0, both.stage(1))):
+        model, _ = run("ApplyPersonalizedUNet", **models, memory=stage, strength=strength)
+        seen = loaded_weights(comfy, model, both)
+        values, begin = stage.values().float(), 0
+        for name in both.layout.names:
+            indices = stage.union_mask().indices(name)
+            expected = base[name].clone()
+            expected.view(-1)[indices] += strength * values[begin : begin + len(indices)].to(expected.dtype)
+            begin += len(indices)
+            assert torch.equal(seen[name], expected), name
+    again = loaded_weights(comfy, models["model"], both)
+    assert all(torch.equal(again[n], base[n]) for n in base)
+
+
+def test_as_of_an_earlier_concept(run, models, both, untouched):
+    from ComfyUI_CNS.cns_core.host.text import known_tokens
+
+    for as_of in ("1", "my dog", "<my-dog>"):
+        _, clip = run("ApplyPersonalizedUNet", **models, memory=both, as_of=as_of)
+        assert known_tokens(clip) == ["<my-dog>"]
+    with pytest.raises(ValueError, match="No concept 'nobody'"):
+        run("ApplyPersonalizedUNet", **models, memory=both, as_of="nobody")
+
+
+def test_what_was_trained_is_what_is_drawn(comfy, run, train, models, random_model, dog, dog_neurons, untouched):
+    """The loss of a frozen further run on the memory equals that of drawing it: training and patches agree."""
+    from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
+    from ComfyUI_CNS.cns_core.delta import PackedDelta
+
+    memory = train(dog, dog_neurons)[0]
+    learned = memory.concepts[0]
+    z, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
+    with training_mode():
+        backend = HostBackend(models["model"], models["clip"], "<my-dog>", learned.token_vectors, {})
+        delta = PackedDelta(learned.mask, learned.mask, learned.values.float(), backend.device)
+        with backend.hung({n: delta.weight_function(n) for n in delta.layout.names}), torch.no_grad():
+            features = backend.encode(["a photo of <my-dog>"], learned.token_vectors)
+            trained = backend.predict(z, t, features)
+    model, clip = run("ApplyPersonalizedUNet", **models, memory=memory)
+    with torch.inference_mode():
+        cond = clip.encode_from_tokens(clip.tokenize("a photo of <my-dog>"))
+        comfy.model_management.load_models_gpu([model])
+        sigma = model.get_model_object("model_sampling").sigmas[t]
+        x = z * (sigma**2 + 1).sqrt()
+        drawn = (x - model.model.apply_model(x, sigma, c_crossattn=cond)) / sigma
+    torch.testing.assert_close(trained, drawn, atol=2e-4, rtol=1e-3)
+
+
+# --- prompts -----------------------------------------------------------------------------------------------------
+
+
+def test_plain_prompts_encode_exactly_as_before(run, models, both, untouched):
+    _, clip = run("ApplyPersonalizedUNet", **models, memory=both)
+    for prompt in ("", "a photo of a dog", "(blue:1.3) sky, my dog", "a < b > c <other> token", "word " * 90):
+        with torch.inference_mode():
+            before = models["clip"].encode_from_tokens(models["clip"].tokenize(prompt), return_pooled=True)
+            after = clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True)
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)), prompt
+
+
+def entries(clip, prompt):
+    return clip.tokenize(prompt)["l"][0]
+
+
+def test_the_token_is_spliced_in_wherever_it_stands(run, models, both, untouched):
+    _, clip = run("ApplyPersonalizedUNet", **models, memory=both)
+    dog, mug = (c.token_vectors["clip_l"] for c in both.concepts)
+
+    def vectors(prompt):
+        return [(i, w) for i, (e, w) in enumerate(entries(clip, prompt)) if torch.is_tensor(e)], [
+            e for e, _ in entries(clip, prompt) if torch.is_tensor(e)
+        ]
+
+    for prompt in ("<my-dog>", "a photo of <my-dog>", "A photo of <My-Dog>!", "<my-dog>s", "x,<my-dog>,y"):
+        places, found = vectors(prompt)
+        assert len(found) == 1 and torch.equal(found[0], dog), prompt
+    places, found = vectors("(<my-dog>:1.3) on a <my-mug>")
+    assert torch.equal(found[0], dog) and torch.equal(found[1], mug) and places[0][1] == pytest.approx(1.3)
+    assert not vectors("my-dog")[1] and len(entries(clip, "<my-dog>")) == 77
+
+
+def test_the_stock_text_encode_node_reads_the_token(run, models, both, comfy):
+    import nodes as stock
+
+    _, clip = run("ApplyPersonalizedUNet", **models, memory=both)
+    with torch.inference_mode():
+        with_token = stock.CLIPTextEncode().encode(clip, "a photo of <my-dog>")[0][0][0]
+        without = stock.CLIPTextEncode().encode(models["clip"], "a photo of <my-dog>")[0][0][0]
+    assert with_token.shape == (1, 77, 768) and not torch.equal(with_token, without)
+
+
+def test_two_memories_in_a_row_compose(run, models, both, dog_memory, comfy, untouched):
+    only_mug = both.without("my dog")
+    model, clip = run("ApplyPersonalizedUNet", **models, memory=dog_memory)
+    model, clip = run("ApplyPersonalizedUNet", model=model, clip=clip, memory=only_mug)
+    found = [e for e, _ in entries(clip, "<my-dog> and <my-mug>") if torch.is_tensor(e)]
+    assert len(found) == 2
+    base = loaded_weights(comfy, models["model"], both)
+    seen = loaded_weights(comfy, model, both)
+    name = both.layout.names[0]
+    assert not torch.equal(seen[name], base[name])
+    with pytest.raises(ValueError, match=r"already understands <my-mug>"):
+        run("ApplyPersonalizedUNet", model=model, clip=clip, memory=only_mug)
+
+
+# --- memory files ------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load(run, nodes, both):
+    (text,) = run("SaveConceptMemory", memory=both, filename="sub/mine")
+    assert "mine.safetensors" in text and "<my-mug>" in text
+    loaded, summary = run("LoadConceptMemory", file="sub/mine.safetensors")
+    assert loaded.digest() == both.digest() and "<my-dog>" in summary
+    first = nodes["LoadConceptMemory"].fingerprint_inputs(file="sub/mine.safetensors")
+    run("SaveConceptMemory", memory=both.stage(1), filename="sub/mine", overwrite=True)
+    assert nodes["LoadConceptMemory"].fingerprint_inputs(file="sub/mine.safetensors") != first
+
+
+def test_saving_never_loses_a_concept_unasked(run, both, dog_memory):
+    run("SaveConceptMemory", memory=dog_memory, filename="growing")
+    run("SaveConceptMemory", memory=both, filename="growing")  # the same and one more
+    for less in (dog_memory, both.without("my dog")):
+        with pytest.raises(ValueError, match=r"growing.safetensors already holds other concepts \(my dog, my mug"):
+            run("SaveConceptMemory", memory=less, filename="growing")
+    assert run("LoadConceptMemory", file="growing.safetensors")[0].digest() == both.digest()
+    run("SaveConceptMemory", memory=dog_memory, filename="growing", overwrite=True)
+    assert run("LoadConceptMemory", file="growing.safetensors")[0].digest() == dog_memory.digest()
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "", "con\x00trol", "a//b"])
+def test_file_names_cannot_leave_the_folder(run, both, name):
+    with pytest.raises(ValueError, match=r"no usable file name|outside"):
+        run("SaveConceptMemory", memory=both, filename=name)
+
+
+def test_unknown_memory_files(nodes, run):
+    for name in ("nothing.safetensors", "../checkpoints/x.safetensors"):
+        assert isinstance(nodes["LoadConceptMemory"].validate_inputs(file=name), str)
+        with pytest.raises(ValueError):
+            run("LoadConceptMemory", file=name)
