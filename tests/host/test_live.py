@@ -1,0 +1,104 @@
+"""The bundled API workflows through HTTP on a whole server: learn, add, draw; cancel and resume; errors before long work."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from devtools.api_client import ApiClient, PromptFailed
+from devtools.graphs import find_one, override, read_graph
+from devtools.paths import ROOT
+from devtools.staging import SHIPPED_CONCEPTS, stage_clip, stage_images
+
+API = ROOT / "workflows" / "api"
+
+
+@pytest.fixture(scope="module")
+def small(live_process, live_host):
+    """A bundled workflow at a size for tests."""
+    folders = sorted(p.parent for p in SHIPPED_CONCEPTS.glob("*/concept.json"))
+    stage_images(live_process.base, folders)
+    clip = stage_clip(live_process.base, None)
+
+    def load(name, steps=3):
+        graph = read_graph(API / f"{name}.json")
+        for kind, inputs in {
+            "CheckpointLoaderSimple": {"ckpt_name": "random_sd15.safetensors"},
+            "LoadConceptImages": {"resolution": 64},
+            "SelectConceptNeurons": {"calibration_prompts": 4},
+            "ContinualTrain": {"steps": steps, "preview_every": 2},
+            "EmptyLatentImage": {"width": 64, "height": 64},
+            "KSampler": {"steps": 2},
+            "CLIPScore": {"clip_model": clip},
+        }.items():
+            graph = override(graph, kind, **inputs)
+        return graph
+
+    return load
+
+
+def pictures(client: ApiClient, outputs) -> list[Image.Image]:
+    entries = [e for o in outputs.values() for e in o.get("images", []) if e["type"] == "output"]
+    return [Image.open(BytesIO(client.view(e))) for e in entries]
+
+
+def texts(outputs) -> str:
+    return "\n".join(str(t) for o in outputs.values() for t in o.get("text", []))
+
+
+def test_learn_then_add_then_draw(small, live_host, live_process):
+    outputs = live_host.run(small("learn_concept"))
+    assert len(pictures(live_host, outputs)) == 1
+    said = texts(outputs)
+    assert "concept neurons" in said and "1 concept(s) on SD1" in said and "CLIP-I" in said
+    memory = live_process.base / "models" / "concept_memory"
+    assert [p.name for p in memory.glob("*.safetensors")] == ["fox.safetensors"]
+
+    outputs = live_host.run(small("add_concept"))
+    assert len(pictures(live_host, outputs)) == 3
+    assert "2 concept(s) on SD1" in texts(outputs)
+
+    outputs = live_host.run(small("draw_concepts"))
+    drawn = pictures(live_host, outputs)
+    assert len(drawn) == 4 and all(p.size == (64, 64) for p in drawn)
+    assert all(low < high for p in drawn for low, high in p.convert("RGB").getextrema())
+
+
+def test_cancel_keeps_the_steps_and_the_same_graph_goes_on(small, live_host):
+    graph = override(small("learn_concept", steps=8), "ContinualTrain", seed=77)
+    graph = override(graph, "SaveConceptMemory", filename="cancelled")
+    node, seen = find_one(graph, "ContinualTrain"), []
+
+    def cancel(running, value, maximum):
+        if running == node:
+            seen.append(value)
+            if value == 3 and maximum == 8:
+                live_host.interrupt()
+
+    with pytest.raises(PromptFailed, match="interrupted"):
+        live_host.run(graph, on_progress=cancel)
+    assert max(seen) < 8
+    assert "Resumed after step" in texts(live_host.run(graph))
+
+
+@pytest.mark.parametrize("folder", ["../..", "/etc", "nowhere"])
+def test_a_bad_folder_is_refused_when_queued(small, live_host, folder):
+    graph = override(small("learn_concept"), "LoadConceptImages", folder=folder)
+    with pytest.raises(PromptFailed, match=r"outside ComfyUI's input directory|no folder") as caught:
+        live_host.run(graph)
+    assert caught.value.node_class == "LoadConceptImages"
+
+
+def test_an_unknown_token_in_a_scored_prompt_names_what_to_connect(small, live_host):
+    graph = small("learn_concept")
+    graph[find_one(graph, "CLIPScore")]["inputs"]["prompt"] = "a photo of <stranger>"
+    with pytest.raises(PromptFailed, match="<stranger>"):
+        live_host.run(graph)
+
+
+def test_help_pages_and_templates_are_served(live_host):
+    listed = live_host.get_json("/api/workflow_templates")
+    (names,) = [v for k, v in listed.items() if k.endswith("CNS")]
+    assert sorted(names) == ["add_concept", "draw_concepts", "learn_concept"]
