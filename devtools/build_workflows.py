@@ -28,7 +28,7 @@ FOX_PROMPT = "a photo of <my-fox> in the snow"
 TEAPOT_PROMPT = "a photo of <my-teapot> on a wooden table"
 PLAIN_PROMPT = "a photo of a red bicycle by a brick wall"
 PICTURE, TEXT = 300, 150  # pixels kept free in a node for what it shows
-BLUE, GREEN, OLIVE, GREY = "#3f789e", "#3f7a4f", "#8a7a3a", "#555555"
+BLUE, GREEN, OLIVE, GREY = "#3f789e", "#3f7a4f", "#8a7a3a", "#888888"
 
 
 def learn_concept() -> Graph:
@@ -36,19 +36,18 @@ def learn_concept() -> Graph:
     base = _checkpoint()
     concept = _concept("my-fox", "fox", "fox")
     neurons, train = _learn(base, concept, "a photo of <my-fox> on a beach")
-    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.FIRST_FILE}, height=TEXT)
+    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.FIRST_FILE})
     apply = _apply(base, train["memory"])
     prompt = Node("PrimitiveStringMultiline", {"value": FOX_PROMPT}, "Prompt")
     drawing = _draw(apply["MODEL"], apply["CLIP"], base, prompt["STRING"], "learn")
     score = Node(
         "CLIPScore",
         {"image": drawing[-2]["IMAGE"], "prompt": prompt["STRING"], "concept": concept["concept"]},
-        height=TEXT,
     )
     return Graph(
         "learn_concept",
         [
-            [Group("Read me", [[Note(notes.LEARN, "Learn one concept", 480)]], GREY)],
+            [Group("Read me", [[Note(notes.LEARN, "Learn one concept", 360)]], GREY)],
             [Group("1. Model and pictures", [[base, concept, _show(concept["images"], "The pictures")]])],
             [
                 Group(
@@ -69,7 +68,7 @@ def learn_concept() -> Graph:
             [
                 Group(
                     "4. Measure",
-                    [[score, _tell(score["text"], "Scores"), Note(notes.SCORE, "Scores", 200, 330)]],
+                    [[score, _tell(score["text"], "Scores"), Note(notes.SCORE, "Scores", 120, 330)]],
                 )
             ],
         ],
@@ -79,10 +78,10 @@ def learn_concept() -> Graph:
 def add_concept() -> Graph:
     """A second concept on top of the first; the first drawn before and after, at one seed."""
     base = _checkpoint()
-    loaded = Node("LoadConceptMemory", {"file": f"{notes.FIRST_FILE}.safetensors"}, height=60)
+    loaded = Node("LoadConceptMemory", {"file": f"{notes.FIRST_FILE}.safetensors"})
     concept = _concept("my-teapot", "teapot", "teapot")
     neurons, train = _learn(base, concept, TEAPOT_PROMPT, loaded["memory"])
-    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.SECOND_FILE}, height=TEXT)
+    save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.SECOND_FILE})
     before = _apply(base, loaded["memory"], "Before: one concept")
     after = _apply(base, train["memory"], "After: both concepts")
     prompt = Node("PrimitiveStringMultiline", {"value": FOX_PROMPT}, "Prompt of the first concept")
@@ -94,7 +93,7 @@ def add_concept() -> Graph:
     return Graph(
         "add_concept",
         [
-            [Group("Read me", [[Note(notes.ADD, "Add a concept", 460)]], GREY)],
+            [Group("Read me", [[Note(notes.ADD, "Add a concept", 340)]], GREY)],
             [
                 Group(
                     "1. Old and new",
@@ -131,7 +130,7 @@ def add_concept() -> Graph:
 def draw_concepts() -> Graph:
     """A saved memory at work: one concept, two together, and a plain prompt with and without the memory."""
     base = _checkpoint()
-    loaded = Node("LoadConceptMemory", {"file": f"{notes.SECOND_FILE}.safetensors"}, height=60)
+    loaded = Node("LoadConceptMemory", {"file": f"{notes.SECOND_FILE}.safetensors"})
     apply = _apply(base, loaded["memory"])
     plain = Node("PrimitiveStringMultiline", {"value": PLAIN_PROMPT}, "Plain prompt")
     latent = _latent()
@@ -145,7 +144,7 @@ def draw_concepts() -> Graph:
     return Graph(
         "draw_concepts",
         [
-            [Group("Read me", [[Note(notes.DRAW, "Draw concepts", 420)]], GREY)],
+            [Group("Read me", [[Note(notes.DRAW, "Draw concepts", 320)]], GREY)],
             [Group("1. Model and memory", [[base, loaded, known]])],
             [Group("2. Apply; what all share", [[apply, plain, common["negative"], latent]])],
             [Group("One concept", [one], OLIVE)],
@@ -163,7 +162,7 @@ def _checkpoint() -> Node:
 
 def _concept(name: str, class_word: str, folder: str) -> Node:
     values = {"name": name, "class_word": class_word, "folder": folder, "resolution": 512}
-    return Node("LoadConceptImages", values, height=TEXT)
+    return Node("LoadConceptImages", values)
 
 
 def _learn(base: Node, concept: Node, preview: str, memory: Output | None = None) -> tuple[Node, Node]:

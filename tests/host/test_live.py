@@ -1,4 +1,6 @@
-"""The bundled API workflows through HTTP on a whole server: learn, add, draw; cancel and resume; errors before long work."""
+"""The bundled API workflows through HTTP on a whole server: learn, add, draw; cancel and resume; errors
+before long work.
+"""
 
 from __future__ import annotations
 

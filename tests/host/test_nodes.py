@@ -1,4 +1,6 @@
-"""Every node in the real ComfyUI, called as the host calls it: under inference mode, with the schema's defaults."""
+"""Every node in the real ComfyUI, called as the host calls it: under inference mode, with the schema's
+defaults.
+"""
 
 import asyncio
 import os
@@ -82,7 +84,9 @@ def dog_neurons(select, dog):
 def train(run, models, random_model):
     def call(concept, neurons, **inputs):
         settings = {"steps": 4, "neuron_lr": 1e-3, "batch_size": 2, **inputs}
-        return run("ContinualTrain", **models, vae=random_model.vae, concept=concept, neurons=neurons, **settings)
+        return run(
+            "ContinualTrain", **models, vae=random_model.vae, concept=concept, neurons=neurons, **settings
+        )
 
     return call
 
@@ -141,7 +145,8 @@ def stop_at(comfy, step):
     return cancel
 
 
-# --- registration ------------------------------------------------------------------------------------------------
+# --- registration
+# ------------------------------------------------------------------------------------------------
 
 
 def test_ids_tooltips_defaults_and_ranges(nodes):
@@ -163,7 +168,6 @@ def test_rarely_used_inputs_are_marked_advanced(nodes):
 
 def test_the_memory_folder_is_registered_and_a_users_own_place_survives(pack, nodes, comfy):
     import folder_paths
-
     from ComfyUI_CNS.cns_core.host.paths import register_memory_folder
 
     places, extensions = folder_paths.folder_names_and_paths["concept_memory"]
@@ -174,11 +178,14 @@ def test_the_memory_folder_is_registered_and_a_users_own_place_survives(pack, no
     folder_paths.folder_names_and_paths["concept_memory"] = (places, extensions)
 
 
-# --- LoadConceptImages -------------------------------------------------------------------------------------------
+# --- LoadConceptImages
+# -------------------------------------------------------------------------------------------
 
 
 def test_load_from_a_folder(run, photos):
-    concept, images, text = run("LoadConceptImages", name="my dog", class_word="dog", folder="dog", resolution=128)
+    concept, images, text = run(
+        "LoadConceptImages", name="my dog", class_word="dog", folder="dog", resolution=128
+    )
     assert concept.token == "<my-dog>" and len(concept.images) == 3
     assert images.shape == (3, 256, 256, 3) and "<my-dog>" in text and "3 training images" in text
 
@@ -239,7 +246,8 @@ def test_the_fingerprint_changes_with_the_files_and_only_then(nodes, photos):
     assert node.fingerprint_inputs(folder="mug") == changed
 
 
-# --- SelectConceptNeurons ----------------------------------------------------------------------------------------
+# --- SelectConceptNeurons
+# ----------------------------------------------------------------------------------------
 
 
 def test_selection_meets_its_budget_and_shows_it(select, dog, untouched):
@@ -267,7 +275,8 @@ def test_overlong_captions_are_refused_before_selection(run, select, photos):
         select(concept)
 
 
-# --- ContinualTrain ----------------------------------------------------------------------------------------------
+# --- ContinualTrain
+# ----------------------------------------------------------------------------------------------
 
 
 def test_training_moves_only_the_memory(train, dog, dog_neurons, untouched):
@@ -391,7 +400,9 @@ def test_given_class_images(train, dog, dog_neurons, untouched):
 def test_names_and_tokens_that_are_taken(run, select, train, dog, dog_neurons, dog_memory, photos):
     with pytest.raises(ValueError, match="named 'my dog' has been learned already"):
         train(dog, dog_neurons, memory=dog_memory)
-    again = run("LoadConceptImages", name="other", token="<my-dog>", class_word="dog", folder="dog", resolution=64)[0]
+    again = run(
+        "LoadConceptImages", name="other", token="<my-dog>", class_word="dog", folder="dog", resolution=64
+    )[0]
     with pytest.raises(ValueError, match=r"<my-dog> already belongs to the concept 'my dog'"):
         select(again, memory=dog_memory)
 
@@ -430,7 +441,8 @@ def test_a_memory_of_another_base_is_refused_and_both_are_named(run, models, dog
         run("ApplyPersonalizedUNet", **models, memory=other)
 
 
-# --- ApplyPersonalizedUNet ---------------------------------------------------------------------------------------
+# --- ApplyPersonalizedUNet
+# ---------------------------------------------------------------------------------------
 
 
 def loaded_weights(comfy, model, memory):
@@ -465,10 +477,14 @@ def test_as_of_an_earlier_concept(run, models, both, untouched):
         run("ApplyPersonalizedUNet", **models, memory=both, as_of="nobody")
 
 
-def test_what_was_trained_is_what_is_drawn(comfy, run, train, models, random_model, dog, dog_neurons, untouched):
-    """The loss of a frozen further run on the memory equals that of drawing it: training and patches agree."""
-    from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
+def test_what_was_trained_is_what_is_drawn(
+    comfy, run, train, models, random_model, dog, dog_neurons, untouched
+):
+    """The loss of a frozen further run on the memory equals that of drawing it: training and patches
+    agree.
+    """
     from ComfyUI_CNS.cns_core.delta import PackedDelta
+    from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
 
     memory = train(dog, dog_neurons)[0]
     learned = memory.concepts[0]
@@ -487,10 +503,13 @@ def test_what_was_trained_is_what_is_drawn(comfy, run, train, models, random_mod
         x = z * (sigma**2 + 1).sqrt()
         drawn = (x - model.model.apply_model(x, sigma, c_crossattn=cond)) / sigma
     torch.testing.assert_close(trained, drawn, atol=2e-4, rtol=1e-3)
-    loaded_weights(comfy, models["model"], memory)  # the host keeps the last drawn model merged until another is loaded
+    loaded_weights(
+        comfy, models["model"], memory
+    )  # the host keeps the last drawn model merged until another is loaded
 
 
-# --- prompts -----------------------------------------------------------------------------------------------------
+# --- prompts
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_plain_prompts_encode_exactly_as_before(run, models, both, untouched):
@@ -548,7 +567,8 @@ def test_two_memories_in_a_row_compose(run, models, both, dog_memory, comfy, unt
         run("ApplyPersonalizedUNet", model=model, clip=clip, memory=only_mug)
 
 
-# --- memory files ------------------------------------------------------------------------------------------------
+# --- memory files
+# ------------------------------------------------------------------------------------------------
 
 
 def test_save_and_load(run, nodes, both):
@@ -565,7 +585,11 @@ def test_saving_never_loses_a_concept_unasked(run, both, dog_memory):
     run("SaveConceptMemory", memory=dog_memory, filename="growing")
     run("SaveConceptMemory", memory=both, filename="growing")  # the same and one more
     for less in (dog_memory, both.without("my dog")):
-        with pytest.raises(ValueError, match=r"growing.safetensors already holds other concepts \(my dog, my mug"):
+        with pytest.raises(
+            ValueError,
+            match=r"growing.safetensors already holds other concepts \(my dog, "
+            r"my mug",
+        ):
             run("SaveConceptMemory", memory=less, filename="growing")
     assert run("LoadConceptMemory", file="growing.safetensors")[0].digest() == both.digest()
     run("SaveConceptMemory", memory=dog_memory, filename="growing", overwrite=True)

@@ -1,0 +1,108 @@
+"""SD 2.x and SDXL in the real host, at toy width: text encoders, pooled text and sizes (SDXL), learning, drawing, refusals."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 1],
+    "num_heads": -1,
+    "num_head_channels": 32,
+    "use_spatial_transformer": True,
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "legacy": False,
+    "dtype": torch.float32,
+}
+ENCODERS = {"SD2": {"clip_h": 1024}, "SDXL": {"clip_l": 768, "clip_g": 1280}}
+
+
+def initialise(module, seed):
+    """The host's layers come with uninitialised memory."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        value = torch.randn(parameter.shape, generator=generator) * 0.05
+        parameter.data = (torch.ones_like(value) if parameter.ndim == 1 and "norm" in name else value).to(parameter.dtype)
+
+
+@pytest.fixture(scope="module", params=["SD2", "SDXL"])
+def family(request, pack, comfy):
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.sd
+    import comfy.sdxl_clip
+    import comfy.supported_models
+    import comfy.text_encoders.sd2_clip as sd2
+
+    small = {f"{e}_model_config": {"num_hidden_layers": 3} for e in ENCODERS[request.param]}
+    device = torch.device("cpu")
+    with torch.inference_mode():
+        if request.param == "SDXL":
+            adm = {"context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816, "use_linear_in_transformer": True}
+            config = comfy.supported_models.SDXL({**UNET, **adm})
+            kind, parts = comfy.model_base.SDXL, (comfy.sdxl_clip.SDXLClipModel, comfy.sdxl_clip.SDXLTokenizer)
+        else:
+            config = comfy.supported_models.SD20({**UNET, "context_dim": 1024, "use_linear_in_transformer": True})
+            kind, parts = comfy.model_base.BaseModel, (sd2.SD2ClipModel, sd2.SD2Tokenizer)
+        config.custom_operations = None
+        inner = kind(config, device=device)
+        initialise(inner.diffusion_model, 0)
+        model = comfy.model_patcher.ModelPatcher(inner, load_device=device, offload_device=device)
+        target = SimpleNamespace(params={}, clip=parts[0], tokenizer=parts[1])
+        clip = comfy.sd.CLIP(target, model_options={**small, "dtype": torch.float32})
+        initialise(clip.cond_stage_model, 1)
+    return request.param, model, clip
+
+
+def test_a_concept_is_learned_and_drawn(family, comfy):
+    from ComfyUI_CNS.cns_core.concept import Concept, TrainingImage
+    from ComfyUI_CNS.cns_core.host.learn import Preview, learn
+    from ComfyUI_CNS.cns_core.host.personalize import personalize
+    from ComfyUI_CNS.cns_core.host.select import select
+    from ComfyUI_CNS.cns_core.settings import SelectionSettings, TrainSettings
+
+    name, model, clip = family
+
+    class Encoder:
+        """Stands in for a VAE: any latents of the right shape do here."""
+
+        def encode(self, pixels):
+            g = torch.Generator().manual_seed(int(pixels.shape[1]))
+            return torch.randn(len(pixels), 4, pixels.shape[1] // 8, pixels.shape[2] // 8, generator=g)
+
+    image = TrainingImage(torch.rand(64, 128, 3), ("a photo of <my-dog>",), None, "x")
+    concept = Concept("my dog", "<my-dog>", "dog", "subject", (image,))
+    settings = SelectionSettings(select_by="top percent", top_percent=20.0, calibration_prompts=4)
+    with torch.inference_mode():
+        neurons = select(model, clip, concept, None, settings, lambda done, total: None)
+        assert neurons.base.family == name
+        train = TrainSettings(steps=2, neuron_lr=1e-3)
+        memory = learn(model, clip, Encoder(), concept, neurons, None, None, train, Preview()).memory
+        learned = memory.concepts[0]
+        assert {e: len(v) for e, v in learned.token_vectors.items()} == ENCODERS[name]
+        assert learned.values.abs().max() > 0
+        rows = clip.cond_stage_model
+        for encoder, vector in learned.token_vectors.items():
+            table = getattr(rows, encoder).transformer.get_input_embeddings().weight
+            distance = (table.float() - vector).abs().amax(dim=1).min()
+            assert 0 < distance < 0.05, "every encoder's vector moved, from the class word's row"
+        drawn_model, drawn_clip = personalize(model, clip, memory)
+        before, after = (c.encode_from_tokens(c.tokenize("a <my-dog>")) for c in (clip, drawn_clip))
+        assert before.shape == after.shape and not torch.equal(before, after)
+        comfy.model_management.load_models_gpu([drawn_model])
+        comfy.model_management.load_models_gpu([model])
+
+
+def test_the_clip_of_another_family_is_refused(family, random_model):
+    from ComfyUI_CNS.cns_core.host.model import read_base
+
+    _, model, _ = family
+    with pytest.raises(ValueError, match=r"text features 768 wide, but this \w+ U-Net reads (1024|2048)"):
+        read_base(model, random_model.clip)

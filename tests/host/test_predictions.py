@@ -1,0 +1,94 @@
+"""The backend's prediction is the network's own output, for noise and v models; other precisions and
+families.
+"""
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def modules(pack):
+    import asyncio
+
+    asyncio.run(pack.comfy_entrypoint())
+    from ComfyUI_CNS.cns_core.host import backend, model
+
+    return backend, model
+
+
+@pytest.mark.parametrize("sampling", ["eps", "v_prediction"])
+@pytest.mark.parametrize("t", [0, 300, 999])
+def test_the_prediction_is_the_networks_output(modules, random_model, sampling, t):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    backend_module, model_module = modules
+    (patched,) = ModelSamplingDiscrete().patch(random_model.model, sampling, zsnr=False)
+    assert model_module.noise_levels(patched).prediction_type == (
+        "v" if sampling == "v_prediction" else "epsilon"
+    )
+    generator = torch.Generator().manual_seed(1)
+    z, steps = torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([t, t])
+    with backend_module.training_mode(), torch.no_grad():
+        vectors = {"clip_l": torch.zeros(768)}
+        backend = backend_module.HostBackend(patched, random_model.clip, "<x>", vectors, {})
+        with backend.hung({}):
+            features = backend.encode(["a photo of a dog", "<x>"], vectors)
+            got = backend.predict(z, steps, features)
+            network = backend.model.model.diffusion_model
+            raw = network(z, steps.float(), context=features.cross, transformer_options={})
+    torch.testing.assert_close(got, raw, atol=5e-3 if t == 0 else 2e-4, rtol=1e-3)
+
+
+def test_noise_is_added_as_the_host_does(modules, random_model):
+    _, model_module = modules
+    levels = model_module.noise_levels(random_model.model)
+    sampling = random_model.model.get_model_object("model_sampling")
+    generator = torch.Generator().manual_seed(1)
+    z0, noise = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(2))
+    t = torch.tensor([0, 500, 999])
+    sigma = sampling.sigmas[t]
+    host = sampling.noise_scaling(sigma.reshape(-1, 1, 1, 1), noise.clone(), z0.clone())
+    network_input = sampling.calculate_input(sigma, host)
+    torch.testing.assert_close(levels.add_noise(z0, noise, t), network_input, atol=1e-5, rtol=1e-4)
+
+
+def test_flow_models_are_refused(modules, random_model):
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    (flow,) = ModelSamplingSD3().patch(random_model.model, shift=3.0)
+    with pytest.raises(ValueError, match="only noise \\(eps\\) and v prediction"):
+        modules[1].check_model(flow)
+
+
+def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
+    """The host computes in a wider type; gradients reach the packed values, and the fp8 weights stay as they
+    are.
+    """
+    from ComfyUI_CNS.cns_core.delta import PackedDelta
+    from ComfyUI_CNS.cns_core.masks import NeuronMask
+
+    from devtools.random_checkpoint import SMALL_TEXT_OPTIONS
+
+    with torch.inference_mode():
+        model, *_ = comfy.sd.load_checkpoint_guess_config(
+            str(small_checkpoint),
+            output_vae=False,
+            output_clip=False,
+            te_model_options=SMALL_TEXT_OPTIONS,
+            model_options={"dtype": torch.float8_e4m3fn},
+        )
+    assert model.model_dtype() == torch.float8_e4m3fn
+    backend_module, model_module = modules
+    layout = model_module.model_layout(model)
+    before = {n: w.clone().view(torch.uint8) for n, w in model_module.clean_weights(model, layout).items()}
+    with backend_module.training_mode():
+        vectors = {"clip_l": torch.zeros(768)}
+        backend = backend_module.HostBackend(model, random_model.clip, "<x>", vectors, {})
+        delta = PackedDelta(NeuronMask.full(layout), device=backend.device)
+        with backend.hung({n: delta.weight_function(n) for n in layout.names}):
+            features = backend.encode(["<x>"], vectors)
+            z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+            backend.predict(z, torch.tensor([500]), features).square().mean().backward()
+    assert delta.values.grad.abs().max() > 0 and torch.isfinite(delta.values.grad).all()
+    after = model_module.clean_weights(model, layout)
+    assert all(torch.equal(after[n].view(torch.uint8), w) for n, w in before.items())
