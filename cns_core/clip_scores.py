@@ -64,7 +64,7 @@ class ClipScores:
             f"CLIP-T {self.clip_t:.4f} (paper's scale {250 * self.clip_t:.2f}); "
             f"best picture of each prompt {self.best_clip_t:.4f} ({250 * self.best_clip_t:.2f})"
         )
-        return "\n".join(lines)
+        return "\n".join(f"- {line}" for line in lines)
 
 
 def replace_tokens(prompt: str, class_words: Mapping[str, str]) -> str:

@@ -192,7 +192,7 @@ class ConceptMemory:
         lines = [f"{len(self)} concept(s) on {self.base}"]
         for i, c in enumerate(self.concepts, 1):
             lines.append(
-                f"{i}. {c.token}  {c.name} ({c.kind}, {c.class_word}), {c.mask.count():,} neurons, "
+                f"{i}. `{c.token}` {c.name} ({c.kind}, {c.class_word}), {c.mask.count():,} neurons, "
                 f"{c.learned_at}"
             )
         return "\n".join(lines)

@@ -168,12 +168,12 @@ class LoadConceptImages(io.ComfyNode):
             built, notes = images_from_batch(images, mask, rule, bucketing)
         concept = Concept(name.strip(), token, class_word.strip(), kind, built)
         lines = [
-            f"{concept.token}: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"
+            f"`{concept.token}`: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"
         ]
         lines += [
-            f"{i.source}: {i.pixels.shape[1]} x {i.pixels.shape[0]}, '{i.captions[0]}'" for i in built[:12]
+            f"{i.source}: {i.pixels.shape[1]} x {i.pixels.shape[0]}, `{i.captions[0]}`" for i in built[:12]
         ]
         lines += [f"... and {len(built) - 12} more"] if len(built) > 12 else []
-        text = "\n".join([*lines, *notes])
+        text = "\n".join(f"- {line}" for line in (*lines, *notes))  # the editor shows texts as Markdown
         sheet = contact_sheet(built)
         return io.NodeOutput(concept, sheet, text, ui=ui.PreviewText(text))

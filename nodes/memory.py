@@ -41,13 +41,14 @@ class SaveConceptMemory(io.ComfyNode):
         if path.exists() and not overwrite:
             _check_extends(load_memory(path), memory, path.name)
         save_memory(path, memory)
-        text = f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB)\n{memory.summary()}"
+        text = f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB)\n\n{memory.summary()}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
 def _check_extends(old: ConceptMemory, new: ConceptMemory, filename: str) -> None:
-    """ValueError when saving `new` over `old` would lose a concept."""
-    if old.base == new.base and old.digest() == new.stage(min(len(old), len(new))).digest():
+    """ValueError when saving `new` over `old` would lose a concept; one trained anew replaces its former self."""
+    kept = {(c.name, c.token) for c in new.concepts}
+    if old.base == new.base and all((c.name, c.token) in kept for c in old.concepts):
         return
     raise ValueError(
         f"{filename} already holds other concepts ({', '.join(old.names()) or 'none'}, on {old.base}), "

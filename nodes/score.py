@@ -94,6 +94,6 @@ class CLIPScore(io.ComfyNode):
             paths.clip_model(clip_model), scoring_device(), str(paths.models_folder() / "clip_score")
         )
         scores = scorer.score(image, plain_prompt, references)
-        text = f"{scores.as_text()}\nprompt scored: {plain_prompt}"
+        text = f"{scores.as_text()}\n- prompt scored: {plain_prompt}"
         clip_i = float("nan") if scores.clip_i is None else scores.clip_i
         return io.NodeOutput(clip_i, scores.clip_t, text, ui=ui.PreviewText(text))

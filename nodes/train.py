@@ -223,5 +223,5 @@ class ContinualTrain(io.ComfyNode):
         curve = loss_curve(
             {n: losses[:, i].tolist() for i, n in enumerate(names)}, f"{concept.token}: loss per step"
         )
-        text = "\n".join([*learned.notes, learned.memory.summary()])
+        text = "\n\n".join([*learned.notes, learned.memory.summary()])
         return io.NodeOutput(learned.memory, curve, text, ui=ui.PreviewText(text))

@@ -102,7 +102,7 @@ def describe(neurons: Neurons, memory: ConceptMemory | None) -> str:
     for learned in memory.concepts if memory is not None else ():
         shared = (mask & learned.mask).count()
         lines.append(
-            f"shared with {learned.token}: {shared:,} ({shared / mask.count():.1%} of these), IoU "
+            f"shared with `{learned.token}`: {shared:,} ({shared / mask.count():.1%} of these), IoU "
             f"{mask.iou(learned.mask):.3f}"
         )
-    return "\n".join(lines)
+    return "\n".join(f"- {line}" for line in lines)

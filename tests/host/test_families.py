@@ -1,4 +1,6 @@
-"""SD 2.x and SDXL in the real host, at toy width: text encoders, pooled text and sizes (SDXL), learning, drawing, refusals."""
+"""SD 2.x and SDXL in the real host, at toy width: text encoders, pooled text and sizes (SDXL), learning,
+drawing, refusals.
+"""
 
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ UNET = {
     "transformer_depth_output": [1, 1, 1, 1],
     "transformer_depth_middle": 1,
     "legacy": False,
+    "use_linear_in_transformer": True,
     "dtype": torch.float32,
 }
 ENCODERS = {"SD2": {"clip_h": 1024}, "SDXL": {"clip_l": 768, "clip_g": 1280}}
@@ -29,7 +32,9 @@ def initialise(module, seed):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         value = torch.randn(parameter.shape, generator=generator) * 0.05
-        parameter.data = (torch.ones_like(value) if parameter.ndim == 1 and "norm" in name else value).to(parameter.dtype)
+        if parameter.ndim == 1 and "norm" in name:
+            value = torch.ones_like(value)
+        parameter.data = value.to(parameter.dtype)
 
 
 @pytest.fixture(scope="module", params=["SD2", "SDXL"])
@@ -45,11 +50,12 @@ def family(request, pack, comfy):
     device = torch.device("cpu")
     with torch.inference_mode():
         if request.param == "SDXL":
-            adm = {"context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816, "use_linear_in_transformer": True}
+            adm = {"context_dim": 2048, "num_classes": "sequential", "adm_in_channels": 2816}
             config = comfy.supported_models.SDXL({**UNET, **adm})
-            kind, parts = comfy.model_base.SDXL, (comfy.sdxl_clip.SDXLClipModel, comfy.sdxl_clip.SDXLTokenizer)
+            kind = comfy.model_base.SDXL
+            parts = (comfy.sdxl_clip.SDXLClipModel, comfy.sdxl_clip.SDXLTokenizer)
         else:
-            config = comfy.supported_models.SD20({**UNET, "context_dim": 1024, "use_linear_in_transformer": True})
+            config = comfy.supported_models.SD20({**UNET, "context_dim": 1024})
             kind, parts = comfy.model_base.BaseModel, (sd2.SD2ClipModel, sd2.SD2Tokenizer)
         config.custom_operations = None
         inner = kind(config, device=device)

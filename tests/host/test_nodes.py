@@ -258,7 +258,7 @@ def test_selection_meets_its_budget_and_shows_it(select, dog, untouched):
 
 def test_overlap_with_earlier_concepts_is_told(select, mug, dog_memory):
     _, _, text = select(mug, memory=dog_memory)
-    assert "shared with <my-dog>" in text and "IoU" in text
+    assert "shared with `<my-dog>`" in text and "IoU" in text
 
 
 def test_settings_that_leave_no_neurons(run, models, dog):
@@ -594,6 +594,13 @@ def test_saving_never_loses_a_concept_unasked(run, both, dog_memory):
     assert run("LoadConceptMemory", file="growing.safetensors")[0].digest() == both.digest()
     run("SaveConceptMemory", memory=dog_memory, filename="growing", overwrite=True)
     assert run("LoadConceptMemory", file="growing.safetensors")[0].digest() == dog_memory.digest()
+
+
+def test_a_concept_trained_anew_replaces_its_former_self(run, train, dog, dog_neurons, dog_memory):
+    run("SaveConceptMemory", memory=dog_memory, filename="again")
+    anew = train(dog, dog_neurons, seed=31, steps=1)[0]
+    run("SaveConceptMemory", memory=anew, filename="again")
+    assert run("LoadConceptMemory", file="again.safetensors")[0].digest() == anew.digest()
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "", "con\x00trol", "a//b"])
