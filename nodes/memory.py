@@ -46,7 +46,7 @@ class SaveConceptMemory(io.ComfyNode):
 
 
 def _check_extends(old: ConceptMemory, new: ConceptMemory, filename: str) -> None:
-    """ValueError when saving `new` over `old` would lose a concept; one trained anew replaces its former self."""
+    """ValueError when `new` over `old` would lose a concept; one trained anew replaces its former self."""
     kept = {(c.name, c.token) for c in new.concepts}
     if old.base == new.base and all((c.name, c.token) in kept for c in old.concepts):
         return
