@@ -97,6 +97,8 @@ def stream(backend, patterns, masked, regularised):
 @pytest.fixture(scope="module")
 def runs(toy_backend):
     """Three seeds of the full method and its ablations."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # matrices this small are slower on several threads
     found = []
     for seed in range(3):
         backend = toy_backend(seed).pretrain()
@@ -108,6 +110,7 @@ def runs(toy_backend):
             "all K/V, no L_reg": stream(backend, patterns, masked=False, regularised=False),
         }
         found.append((backend, patterns, variants))
+    torch.set_num_threads(threads)
     return found
 
 
