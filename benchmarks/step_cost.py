@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil  # comes with ComfyUI
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = ("bare forward and backward", "step, no prior, batch 2", "step, image-free prior, batch 1 + 1")
@@ -55,15 +57,14 @@ def measure(variant: str, checkpoint: Path, pixels: int, steps: int) -> dict[str
             features = backend.encode(["a photo of a dog"], vectors)
             t = torch.tensor([500], device=backend.device)
             backend.predict(latents[:1].to(backend.device), t, features)
-            before = _peak(torch, reset=True)
-        seconds = run(variant, backend, latents, vectors, steps)
-        peak = _peak(torch) - before
+        with _PeakMemory(torch) as memory:
+            seconds = run(variant, backend, latents, vectors, steps)
     kept = seconds[_WARM_UP:]
     return {
         "variant": variant,
         "median_s": round(statistics.median(kept), 4),
         "spread_s": round(max(kept) - min(kept), 4),
-        "peak_mb_above_loaded": round(peak, 1),
+        "peak_mb_above_loaded": round(memory.megabytes, 1),
         "pixels": pixels,
         "device": str(backend.device),
         "torch": torch.__version__,
@@ -118,13 +119,40 @@ def _synchronise(torch: Any) -> None:
         torch.cuda.synchronize()
 
 
-def _peak(torch: Any, reset: bool = False) -> float:
-    """Peak memory so far in MB: of the GPU, or of this process."""
-    if torch.cuda.is_available():
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+class _PeakMemory:
+    """The most memory used within the block beyond what was in use at its start, in MB.
+
+    On a GPU as its allocator counts; else the resident memory of this process, looked at every few
+    milliseconds: the system's own high-water mark would still be that of loading the model.
+    """
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self.megabytes = 0.0
+
+    def __enter__(self) -> _PeakMemory:
+        if self._torch.cuda.is_available():
+            self._torch.cuda.reset_peak_memory_stats()
+            self._before = self._torch.cuda.memory_allocated()
+        else:
+            self._before = self._most = psutil.Process().memory_info().rss
+            self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._torch.cuda.is_available():
+            self._most = self._torch.cuda.max_memory_allocated()
+        else:
+            self._done.set()
+            self._watcher.join()
+        self.megabytes = (self._most - self._before) / 2**20
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while not self._done.wait(0.003):
+            self._most = max(self._most, process.memory_info().rss)
 
 
 def main() -> None:
