@@ -1,0 +1,126 @@
+"""The command line: one command for each tool."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .files import DEFAULT_FOLDER, MissingStageError, load_text, load_vae, load_world
+from .files import judged_on, trained_on, world_path
+from .layout import SIZES
+from .tokenizer import Tokenizer
+from .training import Stretch, default_device, train
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line with every tool's options."""
+    parser = argparse.ArgumentParser(
+        prog="base",
+        description="A world of emoji scenes, and a small base model in SD 1.5's layout trained on it. "
+        "The training tools go on from their last checkpoint; Ctrl-C and time limits lose nothing.",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="where everything is kept (%(default)s)",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="get the emoji, draw the places, pack the world (needs npm)")
+    build.add_argument(
+        "--tokenizer", type=Path, required=True, metavar="DIR", help="CLIP's vocab.json and merges.txt"
+    )
+    build.add_argument("--seed", type=int, default=0)
+
+    for name, text, batch, rate, minutes, cooldown in (
+        ("vae", "train the VAE", 16, 1e-3, 15.0, 0.4),
+        ("clip", "train the base's text encoder against pictures", 64, 1e-3, 8.0, 0.4),
+        ("judge", "train the small CLIP that judges pictures", 64, 1e-3, 20.0, 0.5),
+        ("unet", "train the U-Net", 32, 3e-4, 60.0, 0.0),
+    ):
+        tool = commands.add_parser(name, help=text)
+        _add_size(tool)
+        tool.add_argument("--minutes", type=float, default=minutes, help="of this stretch (%(default)s)")
+        tool.add_argument("--steps", type=int, help="of this stretch; default: as many as the minutes allow")
+        tool.add_argument("--batch", type=int, default=batch, help="pictures a step (%(default)s)")
+        tool.add_argument("--rate", type=float, default=rate, help="learning rate (%(default)s)")
+        tool.add_argument(
+            "--cooldown",
+            type=float,
+            default=cooldown,
+            help="share of this stretch over which the learning rate falls to 1 %% (%(default)s)",
+        )
+        tool.add_argument("--seed", type=int, default=0)
+        if name == "unet":
+            tool.add_argument("--pool", type=int, default=8192, help="pictures kept at hand (%(default)s)")
+            tool.add_argument(
+                "--fresh", type=float, default=0.25, help="new pictures for each one trained on"
+            )
+            tool.add_argument("--compile", action="store_true", help="torch.compile: pays on a GPU")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one tool; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        _run(options)
+    except (MissingStageError, FloatingPointError, ValueError) as error:
+        print(f"base {options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "build":
+        from .build import build_world  # needs packages that the other tools do without
+
+        build_world(world_path(options.work), options.work / "downloads", options.tokenizer, options.seed)
+        return
+    _train(options)
+
+
+def _train(options: argparse.Namespace) -> None:
+    size, device = SIZES[options.size], default_device()
+    whole = load_world(options.work)
+    world = trained_on(whole, size)
+    common = {"seed": options.seed, "batch": options.batch, "rate": options.rate}
+    stretch = Stretch(options.work, options.minutes, options.steps, options.cooldown)
+    if options.command == "vae":
+        from .train_vae import VaeTrainer
+
+        train(VaeTrainer(size, world, device, **common), stretch)
+        return
+    tokenizer = Tokenizer(whole.tokenizer_files)
+    if options.command == "clip":
+        from .train_text import TextTrainer
+
+        train(TextTrainer(size, world, tokenizer, device, **common), stretch)
+    elif options.command == "judge":
+        from .judge import JudgeTrainer
+
+        train(JudgeTrainer(size, judged_on(whole, size), whole.tokenizer_files, device, **common), stretch)
+    else:
+        from .train_unet import UNetTrainer
+
+        vae = load_vae(options.work, size).to(device)
+        text = load_text(options.work, size)[0].to(device)
+        trainer = UNetTrainer(
+            size,
+            world,
+            vae,
+            text,
+            tokenizer,
+            device,
+            **common,
+            pool=options.pool,
+            fresh=options.fresh,
+            compiled=options.compile,
+        )
+        train(trainer, stretch)
+
+
+def _add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", choices=sorted(SIZES), default="s", help="of the base model (%(default)s)")

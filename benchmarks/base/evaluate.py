@@ -1,0 +1,160 @@
+"""`bench`: draws 200 seeded prompts and holds what the judge sees in them against the bars."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .compose import background_colour
+from .contrastive import EVALUATION_TEMPLATE
+from .files import judged_on, load_text, load_unet, load_vae, load_world, trained_on
+from .judge import Judge
+from .layout import BaseSize
+from .packing import networks
+from .pictures import Batch, PictureStream
+from .png import sheet, write_png
+from .prompts import EvaluationPrompt, evaluation_prompts
+from .sampling import sample
+from .tokenizer import Tokenizer
+from .train_vae import mean_psnr
+from .training import default_device
+from .wording import a_or_an
+from .world import World
+
+PROMPTS = 200
+CANDIDATES = 100
+REAL_PICTURES = 500
+STEPS, GUIDANCE = 25, 4.0
+_REAL_SEED = 2_000_003
+_BATCH = 50
+PSNR_BARS = {"s": 25.0, "m": 27.0}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure beside what it has to reach."""
+
+    figure: str
+    value: float
+    bar: float
+    unit: str
+    of: int  # pictures
+
+    @property
+    def met(self) -> bool:
+        """Whether the bar is reached."""
+        return self.value >= self.bar
+
+    def __str__(self) -> str:
+        verdict = "met" if self.met else "MISSED"
+        return f"{self.figure:<46} {self.value:6.1f} {self.unit:<3} bar {self.bar:5.1f}  {verdict:<6} ({self.of} pictures)"
+
+
+def run_bench(folder: Path, size: BaseSize, packed: Path | None) -> int:
+    """Judge a packed base, or the newest state of training; 1 if a bar is missed.
+
+    Leaves `bench-<size>.json`, and in `samples/` a sheet of the first 64 pictures with their prompts.
+    """
+    device = default_device()
+    whole = load_world(folder)
+    world = trained_on(whole, size)
+    if packed is None:
+        unet, vae, text = load_unet(folder, size), load_vae(folder, size), load_text(folder, size)[0]
+    else:
+        unet, vae, text = networks(packed)
+    unet, vae, text = unet.to(device), vae.to(device), text.to(device)
+    tokenizer = Tokenizer(whole.tokenizer_files)
+    judge = Judge(folder / f"judge-{size.name}")
+    prompts = evaluation_prompts(world, PROMPTS)
+
+    images = []
+    with torch.no_grad():
+        untold = text(tokenizer([""]).to(device))
+        for first in range(0, PROMPTS, _BATCH):
+            part = prompts[first : first + _BATCH]
+            contexts = text(tokenizer([prompt.text for prompt in part]).to(device))
+            seeds = range(first, first + len(part))
+            shape = size.latent_shape
+            latents = sample(unet, contexts, untold, shape, seeds=seeds, steps=STEPS, cfg=GUIDANCE)
+            images.append(vae.decode(latents).cpu())
+            print(f"[bench] drew {first + len(part)} of {PROMPTS}", flush=True)
+        drawn = torch.cat(images)
+        known = judged_on(whole, size)
+        cpu = torch.device("cpu")
+        real = PictureStream(known, size.picture, cpu, _REAL_SEED, pairs=0.0).batch(REAL_PICTURES)
+        unseen = PictureStream(world, size.picture, device, _REAL_SEED).batch(128).images
+        psnr = mean_psnr(torch.cat([vae.decode(vae.encode(part)) for part in unseen.split(32)]), unseen)
+
+    figures = [
+        *figures_of_drawn(drawn, prompts, world, judge),
+        Figure(
+            "right name first among 100, real", _named_real(real, known, judge), 95.0, "%", len(real.scenes)
+        ),
+        Figure("VAE PSNR", psnr, PSNR_BARS[size.name], "dB", len(unseen)),
+    ]
+    for figure in figures:
+        print(figure)
+    records = [{**asdict(figure), "met": figure.met} for figure in figures]
+    (folder / f"bench-{size.name}.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    path = folder / "samples" / f"bench-{size.name}.png"
+    write_png(path, sheet(drawn[:64], 8, zoom=2 if size.picture <= 64 else 1))
+    path.with_suffix(".txt").write_text("".join(f"{p.text}\n" for p in prompts[:64]), encoding="utf-8")
+    print(f"[bench] sheet of 64: {path}")
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+def figures_of_drawn(
+    images: Tensor, prompts: Sequence[EvaluationPrompt], world: World, judge: Judge
+) -> list[Figure]:
+    """What the judge and the border pixels say of pictures (B, 3, H, W) drawn for `prompts`."""
+    names = [thing.name for thing in world.objects]
+    similarity = judge.pictures(images) @ judge.texts(_as_texts(names)).T
+    rng = random.Random(0)
+    first, both = [], []
+    for row, prompt in zip(similarity, prompts, strict=True):
+        right = [names.index(name) for name in prompt.objects]
+        ranked = _ranked(row, right, rng)
+        if len(right) == 1:
+            first.append(ranked[0] == right[0])
+        else:
+            both.append(set(ranked[:2]) == set(right))
+    plain = [index for index, prompt in enumerate(prompts) if prompt.colour is not None]
+    seen = background_colour(images[plain])
+    colours = [colour == prompts[index].colour for colour, index in zip(seen, plain, strict=True)]
+    return [
+        Figure("right name first among 100, drawn", _percent(first), 60.0, "%", len(first)),
+        Figure("background colour right", _percent(colours), 90.0, "%", len(colours)),
+        Figure("both objects first among 100", _percent(both), 35.0, "%", len(both)),
+    ]
+
+
+def _ranked(row: Tensor, right: Sequence[int], rng: random.Random) -> list[int]:
+    """The right objects and as many others as make 100, the most similar first."""
+    others = [index for index in range(len(row)) if index not in right]
+    chosen = [*right, *rng.sample(others, min(CANDIDATES - len(right), len(others)))]
+    return sorted(chosen, key=lambda index: -float(row[index]))
+
+
+def _named_real(real: Batch, world: World, judge: Judge) -> float:
+    similarity = (
+        judge.pictures(real.images) @ judge.texts(_as_texts([thing.name for thing in world.objects])).T
+    )
+    rng = random.Random(0)
+    right = [scene.placed[0].object_index for scene in real.scenes]
+    return _percent(
+        [_ranked(row, [index], rng)[0] == index for row, index in zip(similarity, right, strict=True)]
+    )
+
+
+def _as_texts(names: Sequence[str]) -> list[str]:
+    return [EVALUATION_TEMPLATE.format(a_or_an(name)) for name in names]
+
+
+def _percent(hits: Sequence[bool]) -> float:
+    return 100.0 * sum(hits) / len(hits) if hits else 0.0

@@ -1,0 +1,80 @@
+"""Where the tools keep what they make: one folder that can be copied to another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+from .layout import BaseSize
+from .text_encoder import TextEncoder
+from .training import checkpoint_path, load_checkpoint
+from .unet import UNet
+from .vae import Vae
+from .world import World
+from .world_file import read_world
+
+DEFAULT_FOLDER = Path(__file__).resolve().parent / "work"
+
+
+class MissingStageError(FileNotFoundError):
+    """An earlier tool has to run first."""
+
+
+def world_path(folder: Path) -> Path:
+    """The packed world."""
+    return folder / "world.bin"
+
+
+def load_world(folder: Path) -> World:
+    """All of the world, held-out things included."""
+    path = world_path(folder)
+    if not path.is_file():
+        raise MissingStageError(f"{path} does not exist: run `build` first, or copy the file there")
+    return read_world(path)
+
+
+def trained_on(world: World, size: BaseSize) -> World:
+    """What the base of one size is trained on."""
+    return world.subset(small=size.name == "s", held_out=False)
+
+
+def judged_on(world: World, size: BaseSize) -> World:
+    """The same with everything that is held out: what the judge is trained on."""
+    return world.subset(small=size.name == "s", held_out=True)
+
+
+def load_vae(folder: Path, size: BaseSize) -> Vae:
+    """The averaged VAE, frozen."""
+    vae = Vae()
+    vae.load_state_dict({**vae.state_dict(), **_stage(folder, f"vae-{size.name}", "vae")["average"]})
+    return _frozen(vae)
+
+
+def load_text(folder: Path, size: BaseSize) -> tuple[TextEncoder, list[int]]:
+    """The averaged text encoder, frozen, and the ids of its trained rows."""
+    state = _stage(folder, f"text-{size.name}", "clip")
+    used_ids = state["used_ids"]
+    text = TextEncoder(size.text_layers, used_ids)
+    text.load_state_dict({**text.state_dict(), **state["average"]})
+    return _frozen(text), used_ids
+
+
+def load_unet(folder: Path, size: BaseSize) -> UNet:
+    """The averaged U-Net, frozen."""
+    unet = UNet(size.channel_mult)
+    unet.load_state_dict(_stage(folder, f"unet-{size.name}", "unet")["average"])
+    return _frozen(unet)
+
+
+def _stage(folder: Path, name: str, command: str) -> dict[str, Any]:
+    path = checkpoint_path(folder, name)
+    if not path.is_file():
+        raise MissingStageError(f"{path} does not exist: run `{command}` first, or copy the file there")
+    return load_checkpoint(path)["trainer"]
+
+
+def _frozen(module: Any) -> Any:
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module.eval()

@@ -1,0 +1,178 @@
+"""`unet`: trains the U-Net on latents of the world, with the text encoder and the VAE frozen."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layout import BaseSize
+from .pictures import PictureStream
+from .png import sheet, write_png
+from .prompts import evaluation_prompts
+from .sampling import noise_schedule, sample
+from .text_encoder import TextEncoder
+from .tokenizer import Tokenizer
+from .training import Average, clip_gradients, set_rate
+from .unet import UNet
+from .vae import Vae
+from .world import World
+
+_SNR_LIMIT = 5.0  # min-SNR, arXiv 2303.09556
+_CAPTION_DROPOUT = 0.1
+_SHEET = 64
+
+
+class LatentPool:
+    """Latents and encoded captions of the newest pictures: each is trained on several times, then replaced.
+
+    Drawing and encoding a picture costs a fair part of a training step, while another noise level of the same
+    picture is nearly as good as another picture.
+    """
+
+    def __init__(
+        self, pictures: PictureStream, vae: Vae, text: TextEncoder, tokenizer: Tokenizer, capacity: int
+    ) -> None:
+        self._pictures, self._vae, self._text, self._tokenizer = pictures, vae, text, tokenizer
+        self._capacity = capacity
+        self._latents: Tensor | None = None  # (capacity, 4, h, w)
+        self._contexts: Tensor | None = None  # (capacity, 77, 768), bfloat16
+        self._seen = 0
+
+    def __len__(self) -> int:
+        return min(self._seen, self._capacity)
+
+    @torch.no_grad()
+    def add(self, count: int) -> None:
+        """Draw, caption and encode `count` new pictures; the oldest leave once the pool is full."""
+        batch = self._pictures.batch(count)
+        device = batch.images.device
+        with torch.autocast(device.type, torch.bfloat16):
+            contexts = self._text(self._tokenizer(batch.captions).to(device)).bfloat16()
+        latents = self._vae.encode(batch.images)
+        if self._latents is None or self._contexts is None:
+            self._latents = latents.new_empty(self._capacity, *latents.shape[1:])
+            self._contexts = contexts.new_empty(self._capacity, *contexts.shape[1:])
+        places = torch.arange(self._seen, self._seen + count, device=device) % self._capacity
+        self._latents[places] = latents
+        self._contexts[places] = contexts
+        self._seen += count
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch: latents (B, 4, h, w) float32, contexts (B, 77, 768) float32."""
+        if self._latents is None or self._contexts is None:
+            raise RuntimeError("the pool is empty: add pictures first")
+        device = self._latents.device
+        places = torch.randint(len(self), (count,), generator=generator, device=device)
+        return self._latents[places], self._contexts[places].float()
+
+
+class UNetTrainer:
+    """Noise prediction with min-SNR weighting and caption drop-out; the average of the weights is what counts."""
+
+    def __init__(
+        self,
+        size: BaseSize,
+        world: World,
+        vae: Vae,
+        text: TextEncoder,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        *,
+        seed: int,
+        batch: int,
+        rate: float,
+        pool: int,
+        fresh: float,
+        compiled: bool,
+    ) -> None:
+        self.name = f"unet-{size.name}"
+        self._size, self._device, self._batch, self._seed = size, device, batch, seed
+        self._fresh = max(1, round(fresh * batch))
+        torch.manual_seed(seed)
+        self.unet = UNet(size.channel_mult).to(device, memory_format=torch.channels_last)
+        self._predict = torch.compile(self.unet) if compiled else self.unet
+        self._average = Average(self.unet, 0.9995)
+        self._rate = rate
+        self._optimizer = torch.optim.AdamW(
+            self.unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._vae, self._text, self._tokenizer, self._world = vae, text, tokenizer, world
+        self._first_pool = min(pool, 64 * batch)
+        self._pool_size = pool
+        self._pool: LatentPool | None = None
+        kept = noise_schedule().to(device)
+        snr = kept / (1 - kept)
+        self._signal, self._sigma = kept.sqrt(), (1 - kept).sqrt()
+        self._weight = snr.clamp(max=_SNR_LIMIT) / snr
+        with torch.no_grad():
+            self._untold = text(tokenizer([""]).to(device))
+
+    def step(self, index: int, rate: float) -> dict[str, Tensor]:
+        """One batch at random noise levels."""
+        pool = self._filled_pool(index)
+        pool.add(self._fresh)
+        clean, contexts = pool.draw(self._batch, self._generator)
+        told = (
+            torch.rand(len(clean), 1, 1, generator=self._generator, device=self._device) >= _CAPTION_DROPOUT
+        )
+        contexts = torch.where(told, contexts, self._untold)
+        t = torch.randint(len(self._sigma), (len(clean),), generator=self._generator, device=self._device)
+        noise = torch.randn(clean.shape, generator=self._generator, device=self._device)
+        noisy = self._signal[t].view(-1, 1, 1, 1) * clean + self._sigma[t].view(-1, 1, 1, 1) * noise
+        with torch.autocast(self._device.type, torch.bfloat16):
+            predicted = self._predict(noisy, t, contexts)
+        errors = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
+        loss = (self._weight[t] * errors).mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = clip_gradients(self.unet.parameters())
+        set_rate(self._optimizer, rate * self._rate)
+        self._optimizer.step()
+        self._average.update(index)
+        return {"loss": loss, "mse": errors.mean(), "gradient": norm}
+
+    def state(self) -> dict[str, Any]:
+        """Weights, their average, the optimizer."""
+        return {
+            "unet": self.unet.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The counterpart of `state`."""
+        self.unet.load_state_dict(state["unet"])
+        self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    @torch.no_grad()
+    def report(self, folder: Path, index: int) -> dict[str, float]:
+        """A sheet of samples for the first evaluation prompts, and the prompts beside it."""
+        prompts = [prompt.text for prompt in evaluation_prompts(self._world, _SHEET)]
+        contexts = self._text(self._tokenizer(prompts).to(self._device))
+        with self._average.applied(), torch.autocast(self._device.type, torch.bfloat16):
+            latents = sample(
+                self.unet, contexts, self._untold, self._size.latent_shape, seeds=range(_SHEET), steps=20
+            )
+        images = torch.cat([self._vae.decode(part) for part in latents.split(16)])
+        path = folder / "samples" / f"{self.name}-{index:07d}.png"
+        write_png(path, sheet(images, 8, zoom=2 if self._size.picture <= 64 else 1))
+        path.with_suffix(".txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
+        return {"sheet_spread": float(images.std())}
+
+    def _filled_pool(self, index: int) -> LatentPool:
+        """The pool is not saved: a stretch begins with new pictures, seeded by where it begins."""
+        if self._pool is None:
+            seed = self._seed + 7919 * index
+            self._generator.manual_seed(seed)
+            stream = PictureStream(self._world, self._size.picture, self._device, seed)
+            self._pool = LatentPool(stream, self._vae, self._text, self._tokenizer, self._pool_size)
+            for _ in range(math.ceil(self._first_pool / 256)):
+                self._pool.add(256)
+        return self._pool

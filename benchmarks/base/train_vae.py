@@ -1,0 +1,89 @@
+"""`vae`: trains the VAE until pictures of the world come back sharp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layout import BaseSize
+from .pictures import PictureStream
+from .png import sheet, write_png
+from .training import Average, clip_gradients, set_rate
+from .vae import Vae
+from .world import World
+
+_UNIT_WEIGHT = 0.01
+_EDGE_WEIGHT = 0.5
+_TEST_SEED = 1_000_003
+_TEST_PICTURES = 64
+
+
+class VaeTrainer:
+    """Reconstruction by absolute error of pixels and of their differences; latents are pulled to unit variance."""
+
+    def __init__(
+        self, size: BaseSize, world: World, device: torch.device, *, seed: int, batch: int, rate: float
+    ) -> None:
+        self.name = f"vae-{size.name}"
+        self._device, self._batch, self._seed = device, batch, seed
+        torch.manual_seed(seed)
+        self.vae = Vae().to(device, memory_format=torch.channels_last)
+        self._average = Average(self.vae, 0.999)
+        self._rate = rate
+        self._optimizer = torch.optim.Adam(self.vae.parameters(), lr=rate, betas=(0.9, 0.99))
+        self._pictures = PictureStream(world, size.picture, device, seed)
+        self._test = PictureStream(world, size.picture, device, _TEST_SEED).batch(_TEST_PICTURES).images
+
+    def step(self, index: int, rate: float) -> dict[str, Tensor]:
+        """One batch of new pictures."""
+        images = self._pictures.batch(self._batch).images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            latents = self.vae.taesd_encoder(images)
+            drawn = self.vae.taesd_decoder(latents)
+        latents, drawn = latents.float(), drawn.float()
+        pixels = F.mse_loss(drawn, images)
+        edges = sum(F.mse_loss(drawn.diff(dim=side), images.diff(dim=side)) for side in (-1, -2))
+        # Any scale would do for the decoder, but the noise schedule of the U-Net expects this one.
+        mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+        unit = (mean**2 + (deviation - 1) ** 2).mean()
+        loss = pixels + _EDGE_WEIGHT * edges + _UNIT_WEIGHT * unit
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_gradients(self.vae.parameters())
+        set_rate(self._optimizer, rate * self._rate)
+        self._optimizer.step()
+        self._average.update(index)
+        return {"mse": pixels, "edges": edges, "unit": unit}
+
+    def state(self) -> dict[str, Any]:
+        """Weights, their average, and the optimizer."""
+        return {
+            "vae": self.vae.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The counterpart of `state`."""
+        self.vae.load_state_dict(state["vae"])
+        self._average.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    @torch.no_grad()
+    def report(self, folder: Path, index: int) -> dict[str, float]:
+        """PSNR on pictures it is never trained on, and a sheet of them beside what comes back."""
+        with self._average.applied():
+            back = torch.cat([self.vae.decode(self.vae.encode(part)) for part in self._test.split(16)])
+        pairs = torch.stack((self._test[:32], back[:32]), 1).flatten(0, 1)
+        write_png(folder / "samples" / f"{self.name}-{index:07d}.png", sheet(pairs, 8, zoom=2))
+        return {"psnr": mean_psnr(back, self._test)}
+
+
+def mean_psnr(drawn: Tensor, true: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of (B, 3, H, W) pictures in [0, 1], averaged over the pictures."""
+    error = (drawn.float() - true.float()).square().mean((1, 2, 3)).clamp_min(1e-10)
+    return float((-10 * error.log10()).mean())

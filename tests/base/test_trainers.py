@@ -1,0 +1,128 @@
+"""Each tool makes steps on a tiny world, and goes on from what it saved as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from base.files import MissingStageError, judged_on, load_text, load_unet, load_vae, load_world, trained_on
+from base.judge import Judge, JudgeTrainer
+from base.layout import SIZES
+from base.tokenizer import Tokenizer
+from base.train_text import TextTrainer
+from base.train_unet import UNetTrainer
+from base.train_vae import VaeTrainer, mean_psnr
+from base.training import Stretch, Trainer, train
+from base.world import World
+from base.world_file import write_world
+
+SMALL = SIZES["s"]
+CPU = torch.device("cpu")
+COMMON = {"seed": 3, "batch": 4, "rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def work(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder in which every tool has made two steps."""
+    folder = tmp_path_factory.mktemp("work")
+    write_world(tiny_world, folder / "world.bin")
+    for make in (vae_trainer, text_trainer, judge_trainer, unet_trainer):
+        train(make(folder), Stretch(folder, minutes=10, steps=2))
+    return folder
+
+
+def vae_trainer(folder: Path) -> Trainer:
+    return VaeTrainer(SMALL, trained_on(load_world(folder), SMALL), CPU, **COMMON)
+
+
+def text_trainer(folder: Path) -> Trainer:
+    world = load_world(folder)
+    return TextTrainer(SMALL, trained_on(world, SMALL), Tokenizer(world.tokenizer_files), CPU, **COMMON)
+
+
+def judge_trainer(folder: Path) -> Trainer:
+    world = load_world(folder)
+    return JudgeTrainer(SMALL, judged_on(world, SMALL), world.tokenizer_files, CPU, **COMMON)
+
+
+def unet_trainer(folder: Path) -> Trainer:
+    world = load_world(folder)
+    return UNetTrainer(
+        SMALL,
+        trained_on(world, SMALL),
+        load_vae(folder, SMALL),
+        load_text(folder, SMALL)[0],
+        Tokenizer(world.tokenizer_files),
+        CPU,
+        **COMMON,
+        pool=16,
+        fresh=0.25,
+        compiled=False,
+    )
+
+
+@pytest.mark.parametrize("make", [vae_trainer, text_trainer, judge_trainer, unet_trainer])
+def test_goes_on_from_its_checkpoint(work: Path, make: Callable[[Path], Trainer]) -> None:
+    saved, again = make(work), make(work)
+    state = torch.load(work / f"{saved.name}.ckpt", weights_only=True)
+    assert state["index"] == 2
+    again.load(state["trainer"])
+    left, right = _tensors(again.state()), _tensors(state["trainer"])
+    assert left.keys() == right.keys() and len(left) > 20
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    before = {name: tensor.clone() for name, tensor in left.items()}
+    assert all(value.isfinite() for value in again.step(2, 1.0).values())
+    after = _tensors(again.state())
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("average"))
+
+
+def test_logs_are_lines_of_json(work: Path) -> None:
+    for name in ("vae-s", "text-s", "judge-s", "unet-s"):
+        lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
+        assert {line["step"] for line in lines} <= {1, 2} and lines[0]["steps_per_second"] > 0
+    assert (work / "samples" / "unet-s-0000002.png").stat().st_size > 1000
+
+
+def test_held_out_things_are_for_the_judge_alone(work: Path) -> None:
+    world = load_world(work)
+    assert [thing.name for thing in trained_on(world, SMALL).objects] == ["cat", "pea", "ball"]
+    assert [thing.name for thing in judged_on(world, SMALL).objects] == ["cat", "pea", "ball", "sun"]
+
+
+def test_the_judge_is_a_transformers_folder_that_the_score_node_reads(work: Path) -> None:
+    from cns_core.clip_scores import ClipScorer
+
+    pictures = torch.rand(3, 64, 64, 3)
+    judge = Judge(work / "judge-s")
+    ours = judge.pictures(pictures.permute(0, 3, 1, 2)) @ judge.texts(["a photo of a cat"]).T
+    scorer = ClipScorer.load(str(work / "judge-s"), "cpu")
+    theirs = scorer.encode_images(pictures) @ scorer.encode_prompts(["a photo of a cat"]).T
+    assert torch.allclose(ours, theirs, atol=2e-3)
+
+
+def test_a_missing_stage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingStageError, match="run `build` first"):
+        load_world(tmp_path)
+    with pytest.raises(MissingStageError, match="run `vae` first"):
+        load_vae(tmp_path, SMALL)
+    with pytest.raises(MissingStageError, match="run `unet` first"):
+        load_unet(tmp_path, SMALL)
+
+
+def test_psnr() -> None:
+    true = torch.zeros(2, 3, 8, 8)
+    assert mean_psnr(true + 0.1, true) == pytest.approx(20.0, abs=1e-4)
+
+
+def _tensors(state: object, prefix: str = "") -> dict[str, torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return {prefix: state}
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    return {
+        name: tensor
+        for key, value in items
+        for name, tensor in _tensors(value, f"{prefix}.{key}".strip(".")).items()
+    }
