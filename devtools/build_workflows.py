@@ -24,8 +24,8 @@ CHECKPOINT_URL = (
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
     "v1-5-pruned-emaonly-fp16.safetensors"
 )
-FOX_PROMPT = "a photo of <my-fox> in the snow"
-TEAPOT_PROMPT = "a photo of <my-teapot> on a wooden table"
+PANDA_PROMPT = "a photo of <my-panda> in the snow"
+TEAPOT_PROMPT = "a photo of <my-teapot> in a meadow"
 PLAIN_PROMPT = "a photo of a red bicycle by a brick wall"
 PICTURE, TEXT = 300, 150  # pixels kept free in a node for what it shows
 BLUE, GREEN, OLIVE, GREY = "#3f789e", "#3f7a4f", "#8a7a3a", "#888888"
@@ -34,11 +34,11 @@ BLUE, GREEN, OLIVE, GREY = "#3f789e", "#3f7a4f", "#8a7a3a", "#888888"
 def learn_concept() -> Graph:
     """One concept from a folder of pictures: select, train, save, draw and score."""
     base = _checkpoint()
-    concept = _concept("my-fox", "fox", "fox")
-    neurons, train = _learn(base, concept, "a photo of <my-fox> on a beach")
+    concept = _concept("my-panda", "bear", "panda")
+    neurons, train = _learn(base, concept, "a photo of <my-panda> on a beach")
     save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.FIRST_FILE})
     apply = _apply(base, train["memory"])
-    prompt = Node("PrimitiveStringMultiline", {"value": FOX_PROMPT}, "Prompt")
+    prompt = Node("PrimitiveStringMultiline", {"value": PANDA_PROMPT}, "Prompt")
     drawing = _draw(apply["MODEL"], apply["CLIP"], base, prompt["STRING"], "learn")
     score = Node(
         "CLIPScore",
@@ -79,12 +79,12 @@ def add_concept() -> Graph:
     """A second concept on top of the first; the first drawn before and after, at one seed."""
     base = _checkpoint()
     loaded = Node("LoadConceptMemory", {"file": f"{notes.FIRST_FILE}.safetensors"})
-    concept = _concept("my-teapot", "teapot", "teapot")
+    concept = _concept("my-teapot", "cup", "teapot")
     neurons, train = _learn(base, concept, TEAPOT_PROMPT, loaded["memory"])
     save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.SECOND_FILE})
     before = _apply(base, loaded["memory"], "Before: one concept")
     after = _apply(base, train["memory"], "After: both concepts")
-    prompt = Node("PrimitiveStringMultiline", {"value": FOX_PROMPT}, "Prompt of the first concept")
+    prompt = Node("PrimitiveStringMultiline", {"value": PANDA_PROMPT}, "Prompt of the first concept")
     latent = _latent()
     common = {"latent": latent, "negative": _encode(base["CLIP"], "", "Negative prompt")}
     old_before = _draw(before["MODEL"], before["CLIP"], base, prompt["STRING"], "add_before", **common)
@@ -136,7 +136,7 @@ def draw_concepts() -> Graph:
     latent = _latent()
     common = {"latent": latent, "negative": _encode(base["CLIP"], "", "Negative prompt")}
     model, clip = apply["MODEL"], apply["CLIP"]
-    one = _draw(model, clip, base, FOX_PROMPT, "draw_one", **common)
+    one = _draw(model, clip, base, PANDA_PROMPT, "draw_one", **common)
     two = _draw(model, clip, base, notes.BOTH_PROMPT, "draw_two", **common)
     untouched = _draw(base["MODEL"], base["CLIP"], base, plain["STRING"], "draw_plain_untouched", **common)
     personalized = _draw(model, clip, base, plain["STRING"], "draw_plain_personalized", **common)

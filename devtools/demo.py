@@ -19,7 +19,7 @@ from .errors import DevToolError
 from .graphs import add, find, find_one, keep_only, override, read_graph, wired_from
 from .host_process import HostProcess
 from .paths import ROOT
-from .staging import SHIPPED_CONCEPTS, stage_checkpoint, stage_clip, stage_images
+from .staging import DEMO_CONCEPTS, SHIPPED_CONCEPTS, stage_checkpoint, stage_clip, stage_images
 
 WORKFLOWS = ROOT / "workflows" / "api"
 MEMORY_NAME = "cns_demo"
@@ -125,6 +125,7 @@ class Demo:
             "token": concept.token,
             "class_word": concept.class_word,
             "kind": concept.kind,
+            "caption_source": concept.caption_source,
             "folder": concept.folder.name,
             "resolution": self.resolution,
         }
@@ -137,7 +138,10 @@ class Demo:
 def run_demo(options: DemoOptions) -> int:
     """Run it all and write the results; gives back an exit code."""
     started = time.monotonic()
-    concepts = read_concepts(options.concepts or SHIPPED_CONCEPTS)
+    if options.concepts is None:
+        concepts = read_concepts(SHIPPED_CONCEPTS, DEMO_CONCEPTS)
+    else:
+        concepts = read_concepts(options.concepts)
     output = options.output.expanduser().resolve()
     output.mkdir(parents=True, exist_ok=True)
     warnings = [MEANINGLESS] if options.checkpoint is None else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class DemoConcept:
 
     @property
     def token(self) -> str:
-        """What prompts call it, such as `<my-fox>`."""
+        """What prompts call it, such as `<my-panda>`."""
         return f"<{re.sub('[^A-Za-z0-9]+', '-', self.name).strip('-').lower()}>"
 
     @property
@@ -36,6 +37,8 @@ class DemoConcept:
     @property
     def plain_prompt(self) -> str:
         """The same with the class word, for the model that has not learned it."""
+        if self.class_word == self.kind == "style":
+            return "a house"  # "in the style of style" would say nothing
         return _PROMPTS.get(self.kind, _PROMPT).format(self.class_word)
 
     @property
@@ -43,9 +46,18 @@ class DemoConcept:
         """Its photos, by name."""
         return _pictures(self.folder)
 
+    @property
+    def caption_source(self) -> str:
+        """Where the node gets captions from: the files beside the photos, if each has one."""
+        written = all(path.with_suffix(".txt").is_file() for path in self.pictures)
+        return "txt files" if written else "templates"
 
-def read_concepts(directory: Path) -> list[DemoConcept]:
-    """Every folder with pictures in `directory`, by name; `concept.json` can say name, class_word, kind."""
+
+def read_concepts(directory: Path, names: Sequence[str] | None = None) -> list[DemoConcept]:
+    """Folders with pictures in `directory`: those with these names, or every one by name.
+
+    A `concept.json` can say name, class_word and kind.
+    """
     if not directory.is_dir():
         raise DevToolError(
             f"--concepts {directory}: there is no such folder. Give a folder of folders of photos."
@@ -56,6 +68,14 @@ def read_concepts(directory: Path) -> list[DemoConcept]:
             f"--concepts {directory}: no folder in it holds pictures ({', '.join(sorted(_PICTURES))}). "
             "Put the photos of each concept into a folder of their own."
         )
+    if names is not None:
+        missing = sorted(set(names) - {folder.name for folder in folders})
+        if missing:
+            raise DevToolError(
+                f"{directory} has no folder of pictures named {', '.join(missing)}. Restore it from the "
+                "repository."
+            )
+        folders = [directory / name for name in names]
     return [_read_concept(folder) for folder in folders]
 
 

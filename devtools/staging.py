@@ -13,6 +13,7 @@ from .random_clip import write_random_clip
 RANDOM_CHECKPOINT = "random_sd15.safetensors"
 RANDOM_CLIP = "random-clip"
 SHIPPED_CONCEPTS = ROOT / "workflows" / "images"
+DEMO_CONCEPTS = ("panda", "teapot", "blueprint-style")  # the shipped ones that a demo learns, in this order
 
 
 def stage_checkpoint(base: Path, checkpoint: Path | None) -> str:

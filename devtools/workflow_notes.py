@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-FIRST_FILE, SECOND_FILE = "fox", "fox_and_teapot"
-BOTH_PROMPT = "a photo of <my-fox> beside <my-teapot>"
+FIRST_FILE, SECOND_FILE = "panda", "panda_and_teapot"
+BOTH_PROMPT = "a photo of <my-panda> beside <my-teapot>"
 
 LEARN = f"""# Learn one concept
 
 **Before the first run**
 
-1. Copy the folder `fox` from this pack's `workflows/images` into ComfyUI's `input` folder, or put 4 to 20
+1. Copy the folder `panda` from this pack's `workflows/images` into ComfyUI's `input` folder, or put 4 to 20
    pictures of your own into a folder there. Press **R**, then choose it in *Load Concept Images*.
 2. Choose an SD 1.5 checkpoint. (SDXL: set the resolution and the empty latent to 1024.)
 
 **Then queue.** 500 steps take some minutes on a GPU. Cancel keeps what was learned: queue again to go on.
 
-The token `<my-fox>` stands for the concept in every prompt; it is made from the *name*. The *class word* is
+The token `<my-panda>` stands for the concept in every prompt; it is made from the *name*. The *class word* is
 the ordinary word for what it is.
 
 The result is saved as `models/concept_memory/{FIRST_FILE}.safetensors`. The workflow **add_concept** goes on
@@ -44,7 +44,8 @@ DRAW = f"""# Draw with what was learned
 
 Loads `{SECOND_FILE}.safetensors`, made by **add_concept**. Choose your own file and checkpoint at the left.
 
-Tokens work in any prompt, also several together: `{BOTH_PROMPT}`. Weights such as `(<my-fox>:1.2)` work too.
+Tokens work in any prompt, also several together: `{BOTH_PROMPT}`. Weights such as
+`(<my-panda>:1.2)` work too.
 
 The two pictures in green have no token in their prompt: one from the untouched model, one with the memory
 applied. The nearer they are, the less the learning disturbed everything else.

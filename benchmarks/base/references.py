@@ -120,6 +120,11 @@ class ReferenceMaker:
             if self._lost(one, background) <= LOST:
                 scenes.append(Scene(background, (one,)))
                 variants.remove(background)
+        if len(scenes) < SCENE_FILLED:
+            raise ValueError(
+                f"Only {len(scenes)} things show well in the scene {name!r}, and {SCENE_FILLED} are needed. "
+                "Build the world with more small objects."
+            )
         captions = [_filled(SCENE_CAPTIONS, things=self._name(scene)) for scene in scenes]
         pixels = torch.from_numpy(self._pixels(rng.choice(variants)).copy())
         empty = Reference(pixels.permute(2, 0, 1).float() / 255, EMPTY_SCENE_CAPTIONS)

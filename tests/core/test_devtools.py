@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,14 @@ def test_concepts_are_read_from_folders(tmp_path: Path) -> None:
     assert (duck.class_word, duck.token) == ("toy", "<my-duck-toy>")
     assert (fox.name, fox.class_word, fox.kind, fox.token) == ("Reynard", "red fox", "style", "<reynard>")
     assert prompt_for_two(fox, dog) == "a photo of <my-dog6> in the style of <reynard>"
+    assert fox.plain_prompt == "a house in the style of red fox"
+    assert replace(fox, class_word="style").plain_prompt == "a house"
+    assert dog.caption_source == "templates"
+    (tmp_path / "dog6" / "00.txt").write_text("{} on grass")
+    assert dog.caption_source == "txt files"
+    assert read_concepts(tmp_path, ["fox", "dog6"]) == [fox, dog]
+    with pytest.raises(DevToolError, match="no folder of pictures named cat, empty"):
+        read_concepts(tmp_path, ["fox", "empty", "cat"])
     (tmp_path / "fox" / "concept.json").write_text('{"class": "fox"}')
     with pytest.raises(DevToolError, match="says class; known are name, class_word and kind"):
         read_concepts(tmp_path)

@@ -56,7 +56,7 @@ def test_learn_then_add_then_draw(small, live_host, live_process):
     said = texts(outputs)
     assert "concept neurons" in said and "1 concept(s) on SD1" in said and "CLIP-I" in said
     memory = live_process.base / "models" / "concept_memory"
-    assert [p.name for p in memory.glob("*.safetensors")] == ["fox.safetensors"]
+    assert [p.name for p in memory.glob("*.safetensors")] == ["panda.safetensors"]
 
     outputs = live_host.run(small("add_concept"))
     assert len(pictures(live_host, outputs)) == 3

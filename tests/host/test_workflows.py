@@ -11,6 +11,8 @@ from PIL import Image
 
 from devtools.api_client import ApiClient
 from devtools.build_workflows import FOLDER, GRAPHS, build
+from devtools.demo_concepts import read_concepts
+from devtools.staging import DEMO_CONCEPTS, SHIPPED_CONCEPTS
 
 NAMES = [describe.__name__ for describe in GRAPHS]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -89,10 +91,12 @@ def test_each_has_a_note_and_a_small_thumbnail(name: str) -> None:
         assert image.format == "JPEG" and min(image.size) >= 256
 
 
-def test_demo_concepts_are_complete_and_small() -> None:
-    folders = sorted(path.parent for path in (FOLDER / "images").glob("*/concept.json"))
-    assert len(folders) == 3
-    for folder in folders:
-        assert set(json.loads((folder / "concept.json").read_text())) == {"name", "class_word", "kind"}
-        assert len(list(folder.glob("*.jpg"))) == 5
-    assert sum(path.stat().st_size for path in (FOLDER / "images").rglob("*") if path.is_file()) < 500_000
+def test_demo_concepts_are_there_with_captions() -> None:
+    concepts = read_concepts(SHIPPED_CONCEPTS, DEMO_CONCEPTS)
+    assert [(one.name, one.kind) for one in concepts] == [
+        ("my-panda", "subject"),
+        ("my-teapot", "subject"),
+        ("my-blueprint", "style"),
+    ]
+    for one in concepts:
+        assert 5 <= len(one.pictures) <= 6 and one.caption_source == "txt files"
