@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""One door to everything a developer of this pack does: set-up, tests, lint, a host to work in, the demo.
+"""One door to everything a developer of this pack does: set-up, tests, lint, a host to work in, the demo, the
+small base model to measure on.
 
 Needs nothing but Python 3.10 to 3.13. The first command makes `.venv` and gets ComfyUI, which takes minutes.
 """
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from devtools.base_command import bench_words, run_base
 from devtools.environment import ensure_environment
 from devtools.errors import DevToolError
 from devtools.paths import COMFYUI_VARIABLE, ROOT, VENV, venv_python
@@ -21,6 +23,12 @@ EPILOG = f"""
 environment:
   {COMFYUI_VARIABLE}   the ComfyUI folder to develop against (it holds main.py).
                 Without it ComfyUI 0.3.75 is downloaded into .comfyui/.
+
+the small base model:
+  dev.py base --help          the tools that make it: build, vae, clip, judge, unet, bench, pack, expand
+  dev.py base unet --help     one tool's options
+  dev.py bench base           draws with it and holds the pictures against bars
+                All of them work in benchmarks/base/work/ unless --work names another folder.
 
 The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
 """
@@ -52,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--concepts",
         type=Path,
         metavar="DIR",
-        help="a folder of folders of photos, one folder a concept; default: workflows/images",
+        help="a folder of folders of photos, one folder a concept; default: three of workflows/images",
     )
     demo.add_argument("--steps", type=positive_int, metavar="N", help="training steps a concept")
     demo.add_argument(
@@ -85,9 +93,36 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     commands.add_parser(
+        "base",
+        help="the tools that make the small base model; what follows is theirs: dev.py base --help",
+    )
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure the small base model",
+        description="Draws seeded prompts with the base and holds what its judge sees in them against bars; "
+        "the exit code is 1 if one is missed. The world and the judge have to be there: dev.py base --help.",
+    )
+    bench.add_argument("what", choices=("base",), help="what to measure")
+    bench.add_argument("--size", choices=("s", "m"), default="s", help="of the base; default: s")
+    bench.add_argument(
+        "--work", type=Path, metavar="DIR", help="where the tools work; default: benchmarks/base/work"
+    )
+    bench.add_argument(
+        "--packed", type=Path, metavar="FILE", help="a packed base; default: the newest state of training"
+    )
+
+    commands.add_parser(
         "lint", help="ruff and mypy", description="Runs ruff on everything and mypy on cns_core."
     )
     return parser
+
+
+def parse_arguments(words: list[str]) -> argparse.Namespace:
+    """Parse the command line; what follows `base` belongs to its tools, options and --help included."""
+    if words[:1] == ["base"]:
+        return argparse.Namespace(command="base", words=words[1:])
+    return build_parser().parse_args(words)
 
 
 def positive_int(text: str) -> int:
@@ -126,7 +161,7 @@ def run_lint() -> int:
 def main() -> int:
     """Run the command line; returns the exit code."""
     # The user's words first: a typo should not cost a set-up of minutes.
-    arguments = build_parser().parse_args()
+    arguments = parse_arguments(sys.argv[1:])
     try:
         ensure_environment()
         if Path(sys.prefix).resolve() != VENV.resolve():
@@ -135,6 +170,10 @@ def main() -> int:
             return run_tests(arguments.pytest_arguments)
         if arguments.command == "lint":
             return run_lint()
+        if arguments.command == "base":
+            return run_base(arguments.words)
+        if arguments.command == "bench":
+            return run_base(bench_words(arguments.size, arguments.work, arguments.packed))
         # So that the host process is stopped too when this one is told to end.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         # These need the environment's packages, so they cannot be imported before.

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from .files import DEFAULT_FOLDER, MissingStageError, load_text, load_vae, load_world
-from .files import judged_on, trained_on, world_path
+from .files import DEFAULT_FOLDER, judged_on, load_text, load_vae, load_world, trained_on, world_path
 from .layout import SIZES
+from .quantisation import LEAST_BITS, MOST_BITS
 from .tokenizer import Tokenizer
 from .training import Stretch, default_device, train
 
@@ -56,9 +56,35 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "unet":
             tool.add_argument("--pool", type=int, default=8192, help="pictures kept at hand (%(default)s)")
             tool.add_argument(
-                "--fresh", type=float, default=0.25, help="new pictures for each one trained on"
+                "--fresh", type=float, default=0.25, help="new pictures for each one trained on (%(default)s)"
             )
             tool.add_argument("--compile", action="store_true", help="torch.compile: pays on a GPU")
+
+    bench = commands.add_parser("bench", help="draw with the base, and hold what the judge sees to the bars")
+    _add_size(bench)
+    bench.add_argument(
+        "--packed", type=Path, metavar="FILE", help="a packed base; default: the newest state of training"
+    )
+    pack = commands.add_parser("pack", help="make one small file of the trained networks, and a model card")
+    _add_size(pack)
+    pack.add_argument("--out", type=Path, metavar="DIR", help="where both go; default: where everything is")
+    pack.add_argument(
+        "--bits",
+        type=int,
+        choices=range(LEAST_BITS, MOST_BITS + 1),
+        default=MOST_BITS,
+        help="of a weight in a large matrix (%(default)s)",
+    )
+    expand = commands.add_parser("expand", help="make ComfyUI's checkpoint of a packed base")
+    expand.add_argument("packed", type=Path, metavar="FILE", help="base-<size>.safetensors.xz")
+    expand.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write"
+    )
+    references = commands.add_parser("references", help="make the pictures that the concepts are taught from")
+    references.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where each concept's folder goes"
+    )
+    references.add_argument("--seed", type=int, default=0)
     return parser
 
 
@@ -66,20 +92,49 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one tool; returns the exit code."""
     options = build_parser().parse_args(arguments)
     try:
-        _run(options)
-    except (MissingStageError, FloatingPointError, ValueError) as error:
+        return _run(options)
+    except (OSError, FloatingPointError, ValueError) as error:
         print(f"base {options.command}: {error}", file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "build":
+        return _build(options)
+    if options.command == "bench":
+        from .evaluate import run_bench
+
+        return run_bench(options.work, SIZES[options.size], options.packed)
+    if options.command == "pack":
+        from .packing import pack
+
+        pack(options.work, SIZES[options.size], options.out or options.work, options.bits)
+    elif options.command == "expand":
+        from .packing import expand
+
+        expand(options.packed, options.out)
+    elif options.command == "references":
+        from .concepts import read_concepts
+        from .references import write_references
+
+        size = write_references(load_world(options.work), read_concepts().concepts, options.out, options.seed)
+        print(f"{options.out}: {size / 1e6:.2f} MB")
+    else:
+        _train(options)
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
-    if options.command == "build":
-        from .build import build_world  # needs packages that the other tools do without
+def _build(options: argparse.Namespace) -> int:
+    # These need packages that the other tools do without.
+    from .build import build_world
+    from .sources import SourceError
 
+    try:
         build_world(world_path(options.work), options.work / "downloads", options.tokenizer, options.seed)
-        return
-    _train(options)
+    except SourceError as error:
+        print(f"base build: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _train(options: argparse.Namespace) -> None:

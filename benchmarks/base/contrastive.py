@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .pictures import Batch
-from .wording import a_or_an
+from .wording import article
 from .world import World
 
 EVALUATION_TEMPLATE = "a photo of {}"
@@ -39,7 +39,7 @@ def caption_loss(pictures: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 def name_texts(world: World, rng: random.Random) -> list[str]:
     """One text for each of the world's objects, in a template drawn for all of them."""
     template = rng.choice(_NAME_TEMPLATES)
-    return [template.format(a_or_an(thing.name)) for thing in world.objects]
+    return [template.format(article(thing.name)) for thing in world.objects]
 
 
 def name_loss(pictures: Tensor, names: Tensor, scale: Tensor, batch: Batch) -> Tensor:

@@ -24,7 +24,7 @@ from .sampling import sample
 from .tokenizer import Tokenizer
 from .train_vae import mean_psnr
 from .training import default_device
-from .wording import a_or_an
+from .wording import article
 from .world import World
 
 PROMPTS = 200
@@ -53,7 +53,8 @@ class Figure:
 
     def __str__(self) -> str:
         verdict = "met" if self.met else "MISSED"
-        return f"{self.figure:<46} {self.value:6.1f} {self.unit:<3} bar {self.bar:5.1f}  {verdict:<6} ({self.of} pictures)"
+        reached = f"{self.value:6.1f} {self.unit:<3} bar {self.bar:5.1f}"
+        return f"{self.figure:<46} {reached}  {verdict:<6} ({self.of} pictures)"
 
 
 def run_bench(folder: Path, size: BaseSize, packed: Path | None) -> int:
@@ -153,7 +154,7 @@ def _named_real(real: Batch, world: World, judge: Judge) -> float:
 
 
 def _as_texts(names: Sequence[str]) -> list[str]:
-    return [EVALUATION_TEMPLATE.format(a_or_an(name)) for name in names]
+    return [EVALUATION_TEMPLATE.format(article(name)) for name in names]
 
 
 def _percent(hits: Sequence[bool]) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from torch import nn
 
 from .layout import BaseSize
 from .text_encoder import TextEncoder
@@ -13,6 +14,8 @@ from .unet import UNet
 from .vae import Vae
 from .world import World
 from .world_file import read_world
+
+Module = TypeVar("Module", bound=nn.Module)
 
 DEFAULT_FOLDER = Path(__file__).resolve().parent / "work"
 
@@ -48,7 +51,7 @@ def load_vae(folder: Path, size: BaseSize) -> Vae:
     """The averaged VAE, frozen."""
     vae = Vae()
     vae.load_state_dict({**vae.state_dict(), **_stage(folder, f"vae-{size.name}", "vae")["average"]})
-    return _frozen(vae)
+    return frozen(vae)
 
 
 def load_text(folder: Path, size: BaseSize) -> tuple[TextEncoder, list[int]]:
@@ -57,24 +60,38 @@ def load_text(folder: Path, size: BaseSize) -> tuple[TextEncoder, list[int]]:
     used_ids = state["used_ids"]
     text = TextEncoder(size.text_layers, used_ids)
     text.load_state_dict({**text.state_dict(), **state["average"]})
-    return _frozen(text), used_ids
+    return frozen(text), used_ids
 
 
 def load_unet(folder: Path, size: BaseSize) -> UNet:
     """The averaged U-Net, frozen."""
     unet = UNet(size.channel_mult)
     unet.load_state_dict(_stage(folder, f"unet-{size.name}", "unet")["average"])
-    return _frozen(unet)
+    return frozen(unet)
 
 
-def _stage(folder: Path, name: str, command: str) -> dict[str, Any]:
-    path = checkpoint_path(folder, name)
-    if not path.is_file():
-        raise MissingStageError(f"{path} does not exist: run `{command}` first, or copy the file there")
-    return load_checkpoint(path)["trainer"]
+def trained_steps(folder: Path, size: BaseSize) -> dict[str, int]:
+    """How many steps each of the base's networks was trained, by the command that does it."""
+    stages = {"vae": "vae", "clip": "text", "unet": "unet"}
+    return {
+        command: int(_checkpoint(folder, f"{name}-{size.name}", command)["index"])
+        for command, name in stages.items()
+    }
 
 
-def _frozen(module: Any) -> Any:
+def frozen(module: Module) -> Module:
+    """The module, in evaluation mode and without gradients."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module.eval()
+
+
+def _stage(folder: Path, name: str, command: str) -> dict[str, Any]:
+    return _checkpoint(folder, name, command)["trainer"]
+
+
+def _checkpoint(folder: Path, name: str, command: str) -> dict[str, Any]:
+    path = checkpoint_path(folder, name)
+    if not path.is_file():
+        raise MissingStageError(f"{path} does not exist: run `{command}` first, or copy the file there")
+    return load_checkpoint(path)

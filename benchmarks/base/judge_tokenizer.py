@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 _WORD_END = "</w>"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -41,8 +42,7 @@ def _merges_of(token: str, rank: dict[tuple[str, ...], int]) -> list[tuple[str, 
         pieces = [*pieces[:-1], pieces[-1] + _WORD_END]
     made = []
     while len(pieces) > 1:
-        pairs = list(zip(pieces, pieces[1:], strict=False))
-        best = min(pairs, key=lambda pair: rank.get(pair, len(rank)))
+        best = min(pairwise(pieces), key=lambda pair: rank.get(pair, len(rank)))
         if best not in rank:
             raise ValueError(
                 f"no merges lead to the token {token!r}: vocab.json and merges.txt are of two tokenizers"

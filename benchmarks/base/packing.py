@@ -1,9 +1,9 @@
 """`pack` and `expand`: a trained base as one small file, and the whole checkpoint made of it again.
 
-What is packed is a safetensors file in an xz stream. Large matrices and convolutions of the U-Net and the text
-encoder are whole numbers with a factor a row; everything else is fp16, the VAE too: that is far finer than what
-a picture shows. The rest of the checkpoint, such as CLIP's untrained words and layers, follows from rules. Every
-machine makes the same checkpoint of one file, and its digest in the file proves it.
+What is packed is a safetensors file in an xz stream. Large matrices and convolutions of the U-Net and the
+text encoder are whole numbers with a factor a row. Everything else is fp16, the VAE too: its pictures stay
+84 dB close to those in fp32. The rest of the checkpoint, such as CLIP's untrained words and layers, follows
+from rules. Every machine makes the same tensors of one file, and their digest in the file proves it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import hashlib
 import json
 import lzma
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from .card import read_figures, write_card
 from .files import frozen, load_text, load_unet, load_vae, trained_steps
@@ -40,7 +39,7 @@ SUFFIX = ".safetensors.xz"
 _UNPACKING_MEMORY = 1 << 26  # bytes for xz itself; preset 6 needs 9 MB
 _HEADER = "base"  # the one key of the safetensors metadata: with several their order would be random
 _FACTORS = ":factors"
-_WORTH_QUANTISING = 1 << 16  # smaller ones, the first and the last layer among them, cost next to nothing whole
+_WORTH_QUANTISING = 1 << 16  # smaller ones, the U-Net's first and last layer too, cost next to nothing whole
 _PARTS = ("unet", "vae", "text")
 
 State = dict[str, Tensor]
@@ -106,6 +105,8 @@ def pack(work: Path, size: BaseSize, out: Path, bits: int = MOST_BITS) -> Path:
 
 def expand(packed: Path, out: Path) -> None:
     """Write the checkpoint that ComfyUI loads as an SD 1.5, `.safetensors`, whole or not at all."""
+    if out.suffix != ".safetensors":
+        raise ValueError(f"{out}: name a .safetensors file, for ComfyUI goes by the ending")
     checkpoint = expanded_state(packed)
     out.parent.mkdir(parents=True, exist_ok=True)
     _replace(out, lambda unfinished: save_file(checkpoint, unfinished, metadata={"format": "pt"}))
@@ -113,7 +114,7 @@ def expand(packed: Path, out: Path) -> None:
 
 
 def expanded_state(packed: Path) -> State:
-    """Every tensor of the checkpoint by its name in the host, and in this order: checked against the digest."""
+    """Every tensor of the checkpoint by its name in the host, checked against the digest."""
     content = read_packed(packed)
     # Through the networks: what does not fit into them is no base.
     unet, vae, text = (network.state_dict() for network in _networks_of(content, packed))
@@ -143,7 +144,13 @@ def read_packed(path: Path) -> Packed:
     try:
         return _parse(_decompressed(path.read_bytes()))
     except (
-        ValueError, LookupError, TypeError, AttributeError, RecursionError, lzma.LZMAError, SafetensorError
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        lzma.LZMAError,
+        SafetensorError,
     ) as error:
         raise PackedFileError(f"{path} is not a whole packed base: {error}. Get or pack it again.") from error
 
@@ -223,24 +230,23 @@ def _parse(content: bytes) -> Packed:
 
 def _networks_of(content: Packed, path: Path) -> tuple[UNet, Vae, TextEncoder]:
     try:
-        made = (
-            UNet(content.size.channel_mult),
-            Vae(),
-            TextEncoder(content.size.text_layers, content.used_ids),
-        )
-        for part, network in zip(_PARTS, made, strict=True):
-            _load(network, content.states[part])
-    except (ValueError, RuntimeError) as error:
-        raise PackedFileError(f"{path} does not hold the networks of a base: {error}") from error
-    return made
+        text = TextEncoder(content.size.text_layers, content.used_ids)
+    except ValueError as error:
+        raise PackedFileError(f"{path} holds no base: {error}. Get or pack it again.") from error
+    unet, vae = UNet(content.size.channel_mult), Vae()
+    for part, network in zip(_PARTS, (unet, vae, text), strict=True):
+        expected = {(name, tensor.shape) for name, tensor in network.state_dict().items()}
+        seen = {(name, tensor.shape) for name, tensor in content.states[part].items()}
+        if wrong := sorted({name for name, _ in expected ^ seen}):
+            raise PackedFileError(
+                f"{path} holds no base of size {content.size.name}: {len(wrong)} tensors of its {part} are "
+                f"missing, unknown or of another shape, such as {wrong[0]}. Get or pack it again."
+            )
+        network.load_state_dict(content.states[part])
+    return frozen(unet), frozen(vae), frozen(text)
 
 
-def _load(network: nn.Module, state: State) -> None:
-    network.load_state_dict(state)
-    frozen(network)
-
-
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` write a file beside `path`, which then takes its place."""
     unfinished = path.with_name(path.name + ".partial")
     try:

@@ -14,7 +14,6 @@ from .tokenizer import Tokenizer
 from .wording import Scene, caption
 from .world import World
 
-
 PAIRS = 0.35
 
 

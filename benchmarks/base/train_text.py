@@ -6,6 +6,7 @@ The picture encoder beside it is thrown away. What is held out of the base is ne
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class TextTrainer:
         self.text = TextEncoder(size.text_layers, self._used_ids).to(device)
         self._rest = nn.ModuleDict(
             {
-                "pictures": _picture_encoder(),
+                "pictures": _PictureEncoder(),
                 "project": nn.Linear(WIDTH, JOINT_WIDTH, bias=False),
                 "scale": LogitScale(),
             }
@@ -106,7 +107,7 @@ class TextTrainer:
         return {"named_in_test": float(naming_accuracy(self._of_pictures(batch.images), names, batch))}
 
     def _of_pictures(self, images: Tensor) -> Tensor:
-        return F.normalize(self._rest["pictures"](images * 2 - 1).image_embeds.float(), dim=-1)
+        return F.normalize(self._rest["pictures"](images * 2 - 1).float(), dim=-1)
 
     def _of_texts(self, texts: list[str]) -> Tensor:
         end = self._tokenizer.end
@@ -116,17 +117,20 @@ class TextTrainer:
         return F.normalize(self._rest["project"](whole).float(), dim=-1)
 
 
-def _picture_encoder() -> nn.Module:
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+class _PictureEncoder(nn.Sequential):
+    """(B, 3, 64, 64) in [-1, 1] -> (B, 256): plain convolutions, which learn to name things far sooner than
+    a transformer does, and nothing of it is kept.
+    """
 
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=192,
-            intermediate_size=768,
-            num_hidden_layers=5,
-            num_attention_heads=6,
-            image_size=PICTURE,
-            patch_size=8,
-            projection_dim=JOINT_WIDTH,
-        )
-    )
+    def __init__(self, widths: Sequence[int] = (48, 96, 192, 384)) -> None:
+        layers: list[nn.Module] = []
+        before = 3
+        for width in widths:
+            for channels, stride in ((before, 2), (width, 1)):
+                layers += [
+                    nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+                    nn.GroupNorm(width // 16, width),
+                    nn.ReLU(inplace=True),
+                ]
+            before = width
+        super().__init__(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(4 * before, JOINT_WIDTH))

@@ -72,7 +72,7 @@ class LatentPool:
 
 
 class UNetTrainer:
-    """Noise prediction with min-SNR weighting and caption drop-out; the average of the weights is what counts."""
+    """Noise prediction, with min-SNR weighting and caption drop-out; what counts is the averaged weights."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class UNetTrainer:
         torch.manual_seed(seed)
         self.unet = UNet(size.channel_mult).to(device, memory_format=torch.channels_last)
         self._predict = torch.compile(self.unet) if compiled else self.unet
-        self._average = Average(self.unet, 0.9995)
+        self._average = Average(self.unet, 0.999)
         self._rate = rate
         self._optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True

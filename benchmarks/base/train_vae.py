@@ -23,7 +23,7 @@ _TEST_PICTURES = 64
 
 
 class VaeTrainer:
-    """Reconstruction by absolute error of pixels and of their differences; latents are pulled to unit variance."""
+    """Reconstruction by squared error of pixels and their differences; latents pulled to unit variance."""
 
     def __init__(
         self, size: BaseSize, world: World, device: torch.device, *, seed: int, batch: int, rate: float

@@ -1,7 +1,7 @@
-"""The loop that every tool here trains in: a time budget, a log, and a checkpoint that survives being killed.
+"""The loop that every tool here trains in: a time budget, a log, a checkpoint that survives being killed.
 
-A stretch ends when its minutes or steps are used up, at Ctrl-C or when the process is told to end; in each case the
-checkpoint is written first, and the same command goes on from there.
+A stretch ends when its minutes or steps are used up, at Ctrl-C or when the process is told to end; in each
+case the checkpoint is written first, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Trainer(Protocol):
     name: str
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
-        """Make step `index` at `rate` x the full learning rate; returns scalars to log, still on the device."""
+        """Make step `index` at `rate` x the full learning rate; returns scalars to log, on the device."""
 
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and containers of them: what the next stretch needs."""
@@ -102,8 +102,8 @@ def train(trainer: Trainer, stretch: Stretch) -> int:
                 values = {name: float(total) / (index - logged_at) for name, total in sums.items()}
                 if any(value != value for value in values.values()):
                     raise FloatingPointError(
-                        f"{trainer.name}: not a number at step {index}: {values}. The last good state is in {path}; "
-                        "go on from it with a lower learning rate."
+                        f"{trainer.name}: not a number at step {index}: {values}. "
+                        f"The last good state is in {path}; go on from it with a lower learning rate."
                     )
                 _log(
                     stretch.folder,
@@ -119,10 +119,8 @@ def train(trainer: Trainer, stretch: Stretch) -> int:
                 last_report = time.monotonic()
         save()
     _log(stretch.folder, trainer.name, {"step": index, **trainer.report(stretch.folder, index)})
-    print(
-        f"[{trainer.name}] {index - first} steps in {time.monotonic() - started:.0f} s, {index} in all: {path}",
-        flush=True,
-    )
+    seconds = time.monotonic() - started
+    print(f"[{trainer.name}] {index - first} steps in {seconds:.0f} s, {index} in all: {path}", flush=True)
     return index
 
 

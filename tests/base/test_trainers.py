@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from base.contrastive import name_texts
 from base.files import MissingStageError, judged_on, load_text, load_unet, load_vae, load_world, trained_on
 from base.judge import Judge, JudgeTrainer
 from base.layout import SIZES
@@ -110,6 +112,13 @@ def test_a_missing_stage_is_named(tmp_path: Path) -> None:
         load_vae(tmp_path, SMALL)
     with pytest.raises(MissingStageError, match="run `unet` first"):
         load_unet(tmp_path, SMALL)
+
+
+def test_every_name_is_in_its_text(tiny_world: World) -> None:
+    texts = name_texts(tiny_world, random.Random(1))
+    assert [texts[index].endswith(f"a {thing.name}") for index, thing in enumerate(tiny_world.objects)] == [
+        True
+    ] * 4
 
 
 def test_psnr() -> None:

@@ -1,0 +1,70 @@
+"""The figures of the bench: a judge that knows all gives full marks, one that mixes things up does not."""
+
+from __future__ import annotations
+
+import torch
+from base.compose import Composer
+from base.evaluate import Figure, figures_of_drawn
+from base.palette import COLOURS
+from base.prompts import EvaluationPrompt
+from base.world import World
+from torch import Tensor
+
+PROMPTS = [
+    EvaluationPrompt("a cat on red", ("cat",), None, "red", None),
+    EvaluationPrompt("a pea on blue", ("pea",), None, "blue", None),
+    EvaluationPrompt("a cat and a ball on grey", ("cat", "ball"), None, "grey", None),
+    EvaluationPrompt("a ball on a beach", ("ball",), None, None, "beach"),
+]
+
+
+class FakeJudge:
+    """Sees in picture number i what `seen[i]` names."""
+
+    def __init__(self, world: World, seen: list[tuple[str, ...]]) -> None:
+        self.names = [thing.name for thing in world.objects]
+        self.seen = seen
+
+    def pictures(self, images: Tensor) -> Tensor:
+        return torch.tensor([[float(name in things) for name in self.names] for things in self.seen])
+
+    def texts(self, texts: list[str]) -> Tensor:
+        assert len(texts) == len(self.names) and all(
+            name in text for name, text in zip(self.names, texts, strict=True)
+        )
+        return torch.eye(len(self.names))
+
+
+def plain(*names: str) -> Tensor:
+    """Pictures of a colour from edge to edge."""
+    return torch.stack(
+        [(torch.tensor(COLOURS[name]) / 255).view(3, 1, 1).expand(3, 64, 64) for name in names]
+    )
+
+
+def test_full_marks(tiny_world: World) -> None:
+    judge = FakeJudge(tiny_world, [prompt.objects for prompt in PROMPTS])
+    figures = figures_of_drawn(plain("red", "blue", "grey", "teal"), PROMPTS, tiny_world, judge)
+    assert [(figure.value, figure.of) for figure in figures] == [(100.0, 3), (100.0, 3), (100.0, 1)]
+    assert all(figure.met for figure in figures)
+
+
+def test_what_is_wrong_counts(tiny_world: World) -> None:
+    judge = FakeJudge(tiny_world, [("pea",), ("pea",), ("cat", "sun"), ("ball",)])
+    name, colour, both = figures_of_drawn(plain("red", "green", "grey", "teal"), PROMPTS, tiny_world, judge)
+    assert name.value == 100 * 2 / 3
+    assert colour.value == 100 * 2 / 3 and not colour.met
+    assert both.value == 0.0 and "MISSED" in str(both)
+
+
+def test_a_bar_is_met_when_it_is_reached() -> None:
+    assert Figure("x", 60.0, 60.0, "%", 1).met and not Figure("x", 59.9, 60.0, "%", 1).met
+
+
+def test_the_background_is_read_off_composed_pictures(tiny_world: World) -> None:
+    from base.compose import background_colour
+    from base.wording import Background, Placed, Scene
+
+    colours = [name for name in COLOURS if name not in ("red",)]
+    scenes = [Scene(Background(colours=(name,)), (Placed(0, 0, 0.5, 0.5, 0.6),)) for name in colours]
+    assert background_colour(Composer(tiny_world, 64).render(scenes)) == colours

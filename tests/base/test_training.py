@@ -1,0 +1,192 @@
+"""The loop that every tool trains in: how long, what it leaves behind, and what it goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from base import training
+from base.training import (
+    WARM_UP_STEPS,
+    Average,
+    Stretch,
+    checkpoint_path,
+    clip_gradients,
+    load_checkpoint,
+    save_checkpoint,
+    set_rate,
+    train,
+)
+from torch import Tensor, nn
+
+
+class Toy:
+    """Counts its steps, and does something else at one of them."""
+
+    name = "toy"
+
+    def __init__(self, at: int | None = None, act: Any = None) -> None:
+        self.weight = torch.zeros(2)
+        self.rates: list[float] = []
+        self.reports: list[int] = []
+        self._at, self._act = at, act
+
+    def step(self, index: int, rate: float) -> dict[str, Tensor]:
+        self.weight += 1
+        self.rates.append(rate)
+        done = self._act() if index == self._at else None
+        return {"loss": torch.tensor(float(index)) if done is None else done}
+
+    def state(self) -> dict[str, Any]:
+        return {"weight": self.weight}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.weight = state["weight"]
+
+    def report(self, folder: Path, index: int) -> dict[str, float]:
+        self.reports.append(index)
+        return {"seen": float(self.weight[0])}
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "toy.jsonl").read_text().splitlines()]
+
+
+def test_a_stretch_of_steps(tmp_path: Path) -> None:
+    toy = Toy()
+    assert train(toy, Stretch(tmp_path / "new", minutes=10, steps=5)) == 5
+    saved = load_checkpoint(checkpoint_path(tmp_path / "new", "toy"))
+    assert saved["index"] == 5 and saved["seconds"] > 0
+    assert torch.equal(saved["trainer"]["weight"], torch.tensor([5.0, 5.0]))
+    assert toy.reports == [5]
+    first, last = log_of(tmp_path / "new")
+    assert (first["step"], first["loss"]) == (1, 0.0)
+    assert (last["step"], last["seen"]) == (5, 5.0)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["toy.ckpt", "toy.jsonl"]
+
+
+def test_a_stretch_of_time_ends_and_the_log_holds_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+
+    class Slow(Toy):
+        def step(self, index: int, rate: float) -> dict[str, Tensor]:
+            clock[0] += 6.0
+            return super().step(index, rate)
+
+    toy = Slow()
+    stretch = Stretch(tmp_path, minutes=2, log_seconds=30, save_minutes=0.5, report_minutes=1)
+    assert train(toy, stretch) == 20
+    assert toy.reports == [10, 20, 20]
+    losses = [(line["step"], line["loss"]) for line in log_of(tmp_path) if "loss" in line]
+    assert losses == [(1, 0.0), (6, 3.0), (11, 8.0), (16, 13.0)]
+    assert log_of(tmp_path)[1]["steps_per_second"] == pytest.approx(1 / 6)
+
+
+def test_the_next_stretch_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(Toy(), Stretch(tmp_path, minutes=10, steps=3))
+    again = Toy()
+    assert train(again, Stretch(tmp_path, minutes=10, steps=2)) == 5
+    assert again.weight[0] == 5 and len(again.rates) == 2
+    assert again.rates == pytest.approx([4 / WARM_UP_STEPS, 5 / WARM_UP_STEPS])
+    assert "going on from step 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_it_saves_first(tmp_path: Path, number: int) -> None:
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    toy = Toy(at=2, act=lambda: os.kill(os.getpid(), number))
+    assert train(toy, Stretch(tmp_path, minutes=10, steps=1000)) == 3
+    assert load_checkpoint(tmp_path / "toy.ckpt")["index"] == 3
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Toy(at=2, act=twice), Stretch(tmp_path, minutes=10, steps=1000))
+
+
+def test_not_a_number_raises_and_leaves_the_last_good_state(tmp_path: Path) -> None:
+    train(Toy(), Stretch(tmp_path, minutes=10, steps=3))
+    broken = Toy(at=4, act=lambda: torch.tensor(torch.nan))
+    with pytest.raises(FloatingPointError, match=r"toy: not a number at step 5.*toy\.ckpt.*lower learning"):
+        train(broken, Stretch(tmp_path, minutes=10, steps=1000, log_seconds=0))
+    saved = load_checkpoint(tmp_path / "toy.ckpt")
+    assert saved["index"] == 3 and saved["trainer"]["weight"][0] == 3
+
+
+def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "toy.ckpt"
+    save_checkpoint(path, {"index": 1})
+
+    def full_disk(_state: object, file: Path) -> None:
+        file.write_bytes(b"half of i")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(training.torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(path, {"index": 2})
+    assert load_checkpoint(path) == {"index": 1}
+
+
+def test_the_rate_warms_up_and_cools_down(tmp_path: Path) -> None:
+    save_checkpoint(
+        tmp_path / "toy.ckpt", {"trainer": {"weight": torch.zeros(2)}, "index": 1000, "seconds": 9.0}
+    )
+    toy = Toy()
+    train(toy, Stretch(tmp_path, minutes=10_000, steps=20, cooldown=0.5))
+    assert toy.rates[:11] == [1.0] * 11
+    assert toy.rates[11:] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1], abs=1e-6)
+
+    fresh = Toy()
+    train(fresh, Stretch(tmp_path / "fresh", minutes=10_000, steps=WARM_UP_STEPS + 2))
+    assert fresh.rates[0] == 1 / WARM_UP_STEPS and fresh.rates[-3:] == [1.0] * 3
+    assert fresh.rates == sorted(fresh.rates)
+
+
+def test_average_follows_and_lends_its_values() -> None:
+    linear = nn.Linear(3, 2)
+    with torch.no_grad():
+        linear.weight.fill_(0.0)
+        average = Average(linear, decay=0.9)
+        linear.weight.fill_(1.0)
+        average.update(0)
+        assert average.state_dict()["weight"][0, 0] == pytest.approx(0.9), "early on it follows quickly"
+        for index in range(1000, 1010):
+            average.update(index)
+    expected = 1 - 0.1 * 0.9**10
+    assert average.state_dict()["weight"][0, 0] == pytest.approx(expected, abs=1e-6)
+    assert list(average.state_dict()) == ["weight", "bias"]
+    with pytest.raises(RuntimeError, match="inside"), average.applied():
+        assert linear.weight[0, 0].item() == pytest.approx(expected, abs=1e-6)
+        raise RuntimeError("inside")
+    assert bool((linear.weight == 1.0).all()), "put back even after an error"
+
+    other = Average(nn.Linear(3, 2), decay=0.9)
+    other.load_state_dict(average.state_dict())
+    assert all(torch.equal(left, right) for left, right in zip(other.values, average.values, strict=True))
+
+
+def test_all_groups_get_the_rate() -> None:
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": weights[:1], "lr": 0.4}, {"params": weights[1:], "lr": 0.1}])
+    set_rate(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+def test_gradients_are_cut_to_length_one() -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    assert clip_gradients([weight]) == pytest.approx(5.0)
+    assert weight.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-5)
