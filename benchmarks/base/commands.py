@@ -53,6 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
             help="share of this stretch over which the learning rate falls to 1 %% (%(default)s)",
         )
         tool.add_argument("--seed", type=int, default=0)
+        if name == "judge":
+            tool.add_argument(
+                "--tutor-steps", type=int, default=1500, help="first ones, of its tutor alone (%(default)s)"
+            )
         if name == "unet":
             tool.add_argument("--pool", type=int, default=8192, help="pictures kept at hand (%(default)s)")
             tool.add_argument(
@@ -156,7 +160,17 @@ def _train(options: argparse.Namespace) -> None:
     elif options.command == "judge":
         from .judge import JudgeTrainer
 
-        train(JudgeTrainer(size, judged_on(whole, size), whole.tokenizer_files, device, **common), stretch)
+        train(
+            JudgeTrainer(
+                size,
+                judged_on(whole, size),
+                whole.tokenizer_files,
+                device,
+                **common,
+                tutor_steps=options.tutor_steps,
+            ),
+            stretch,
+        )
     else:
         from .train_unet import UNetTrainer
 

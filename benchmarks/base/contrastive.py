@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,42 @@ class LogitScale(nn.Module):
         return self.logarithm.clamp(max=math.log(100.0)).exp()
 
 
+class Tutor(nn.Module):
+    """A convolutional picture encoder beside the one to be trained, or in its place; nothing of it is kept.
+
+    On pictures of one size it learns to tell things apart in a tenth of the steps that a transformer takes,
+    and texts that are trained against it learn what they mean sooner.
+
+    Args:
+        world: whose objects `named` tells apart.
+        joint_width: of the features.
+    """
+
+    def __init__(self, world: World, joint_width: int, widths: Sequence[int] = (32, 64, 128, 256)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for width in widths:
+            for channels, stride in ((before, 2), (width, 1)):
+                layers += [
+                    nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                ]
+            before = width
+        self._layers = nn.Sequential(*layers)
+        self._joint = nn.Linear(2 * before, joint_width)
+        self._named = nn.Linear(before, len(world.objects))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> features (B, d) of length one, and logits (B, N) of the objects."""
+        found = self._layers(images * 2 - 1)
+        # What is somewhere, and what is everywhere: things and their ground.
+        strongest, mean = found.amax((2, 3)), found.mean((2, 3))
+        joint = self._joint(torch.cat((strongest, mean), 1))
+        return F.normalize(joint.float(), dim=-1), self._named(strongest).float()
+
+
 def caption_loss(pictures: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """CLIP's symmetric cross-entropy: (B, d) features of length one, each row belongs to the same row."""
     logits = scale * pictures @ texts.T
@@ -42,13 +79,13 @@ def name_texts(world: World, rng: random.Random) -> list[str]:
     return [template.format(article(thing.name)) for thing in world.objects]
 
 
-def name_loss(pictures: Tensor, names: Tensor, scale: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of naming what a picture shows among all names (N, d); two things count half each."""
-    shown = torch.zeros(len(pictures), len(names))
+def name_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of naming what a picture shows among all objects (B, N); two things count half each."""
+    shown = torch.zeros(logits.shape)
     for row, scene in enumerate(batch.scenes):
         for placed in scene.placed:
             shown[row, placed.object_index] += 1 / len(scene.placed)
-    return F.cross_entropy(scale * pictures @ names.T, shown.to(pictures.device))
+    return F.cross_entropy(logits, shown.to(logits.device))
 
 
 def naming_accuracy(pictures: Tensor, names: Tensor, batch: Batch) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .contrastive import LogitScale, caption_loss, name_loss, name_texts, naming_accuracy
+from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
 from .judge_tokenizer import reduced_files
 from .layout import BaseSize
 from .pictures import Batch, PictureStream, used_token_ids
@@ -27,10 +27,11 @@ from .transforms import TRANSFORMS
 from .world import World
 
 PICTURE = 64
-TEXT_WIDTH, PICTURE_WIDTH, JOINT_WIDTH = 192, 224, 192
+TEXT_WIDTH, PICTURE_WIDTH, JOINT_WIDTH = 192, 192, 192
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own pixel statistics
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _TEST_SEED = 1_000_003
+_TUTOR_WEIGHT = 5.0
 _TRANSFORMED = 0.06  # the share of pictures shown as one of the transforms that are held out as styles
 
 
@@ -47,7 +48,10 @@ class JudgeTrainer:
         seed: int,
         batch: int,
         rate: float,
+        tutor_steps: int,
     ) -> None:
+        """`tutor_steps` are made without the judge's own picture encoder, which costs most."""
+        self._tutor_steps = tutor_steps
         self.name = f"judge-{size.name}"
         self._device, self._batch, self._world, self._side = device, batch, world, size.picture
         used = used_token_ids(world, Tokenizer(tokenizer_files)) + Tokenizer(tokenizer_files).used_in(
@@ -57,9 +61,9 @@ class JudgeTrainer:
         self._tokenizer = Tokenizer(self.tokenizer_files)
         torch.manual_seed(seed)
         self.model = _clip(len(json.loads(self.tokenizer_files["vocab.json"]))).to(device)
-        self._scale = LogitScale().to(device)
+        self._rest = nn.ModuleDict({"tutor": Tutor(world, JOINT_WIDTH), "scale": LogitScale()}).to(device)
         self._average = Average(self.model, 0.998)
-        self._parameters = [*self.model.parameters(), *self._scale.parameters()]
+        self._parameters = [*self.model.parameters(), *self._rest.parameters()]
         self._rate = rate
         self._optimizer = torch.optim.AdamW(self._parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
         self._pictures = PictureStream(world, self._side, device, seed)
@@ -69,24 +73,36 @@ class JudgeTrainer:
         """One batch of new pictures, their captions, and all names."""
         batch = _some_transformed(self._pictures.batch(self._batch), self._rng)
         with torch.autocast(self._device.type, torch.bfloat16):
-            pictures = self._of_pictures(batch.images)
             texts = self._of_texts(batch.captions)
             names = self._of_texts(name_texts(self._world, self._rng))
-        scale = self._scale()
-        captions, naming = caption_loss(pictures, texts, scale), name_loss(pictures, names, scale, batch)
+            tutored, named = self._rest["tutor"](batch.images)
+        scale = self._rest["scale"]()
+        loss = caption_loss(tutored, texts, scale) + name_loss(scale * tutored @ names.T, batch)
+        loss = loss + name_loss(named, batch)
+        shown = {"tutor": loss, "named_by_tutor": naming_accuracy(tutored, names, batch)}
+        # Until the tutor and the texts know something, there is little to learn from them.
+        if index >= self._tutor_steps:
+            with torch.autocast(self._device.type, torch.bfloat16):
+                pictures = self._of_pictures(batch.images)
+            captions = caption_loss(pictures, texts, scale)
+            naming = name_loss(scale * pictures @ names.T, batch)
+            apart = 1 - (pictures * tutored.detach()).sum(-1).mean()
+            loss = loss + captions + naming + _TUTOR_WEIGHT * apart
+            named_right = naming_accuracy(pictures, names, batch)
+            shown |= {"captions": captions, "naming": naming, "apart": apart, "named": named_right}
         self._optimizer.zero_grad(set_to_none=True)
-        (captions + naming).backward()
+        loss.backward()
         clip_gradients(self._parameters)
         set_rate(self._optimizer, rate * self._rate)
         self._optimizer.step()
         self._average.update(index)
-        return {"captions": captions, "naming": naming, "named": naming_accuracy(pictures, names, batch)}
+        return shown
 
     def state(self) -> dict[str, Any]:
         """Weights, their average, the optimizer, and the tokenizer that the rows belong to."""
         return {
             "model": self.model.state_dict(),
-            "scale": self._scale.state_dict(),
+            "rest": self._rest.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "vocabulary": self.tokenizer_files["vocab.json"],
@@ -99,7 +115,7 @@ class JudgeTrainer:
                 f"{self.name} was trained on a world with other words: train it anew, or bring its world file"
             )
         self.model.load_state_dict(state["model"])
-        self._scale.load_state_dict(state["scale"])
+        self._rest.load_state_dict(state["rest"])
         self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
 
@@ -110,7 +126,7 @@ class JudgeTrainer:
         with self._average.applied():
             names = self._of_texts(name_texts(self._world, random.Random(_TEST_SEED)))
             named = float(naming_accuracy(self._of_pictures(batch.images), names, batch))
-            write_judge(folder / self.name, self.model, self._scale, self.tokenizer_files)
+            write_judge(folder / self.name, self.model, self._rest["scale"], self.tokenizer_files)
         return {"named_in_test": named}
 
     def _of_pictures(self, images: Tensor) -> Tensor:
@@ -206,7 +222,7 @@ def _clip(vocabulary: int) -> nn.Module:
                 "hidden_size": TEXT_WIDTH,
                 "intermediate_size": 4 * TEXT_WIDTH,
                 "num_attention_heads": TEXT_WIDTH // 32,
-                "num_hidden_layers": 3,
+                "num_hidden_layers": 2,
                 "projection_dim": JOINT_WIDTH,
                 **ids,
             },
@@ -214,7 +230,7 @@ def _clip(vocabulary: int) -> nn.Module:
                 "hidden_size": PICTURE_WIDTH,
                 "intermediate_size": 4 * PICTURE_WIDTH,
                 "num_attention_heads": PICTURE_WIDTH // 32,
-                "num_hidden_layers": 7,
+                "num_hidden_layers": 6,
                 "image_size": PICTURE,
                 "patch_size": 8,
                 "projection_dim": JOINT_WIDTH,

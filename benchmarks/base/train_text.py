@@ -6,7 +6,6 @@ The picture encoder beside it is thrown away. What is held out of the base is ne
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contrastive import LogitScale, caption_loss, name_loss, name_texts, naming_accuracy
+from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
 from .layout import BaseSize
 from .pictures import PictureStream, used_token_ids
 from .text_encoder import WIDTH, TextEncoder
@@ -48,7 +47,7 @@ class TextTrainer:
         self.text = TextEncoder(size.text_layers, self._used_ids).to(device)
         self._rest = nn.ModuleDict(
             {
-                "pictures": _PictureEncoder(),
+                "tutor": Tutor(world, JOINT_WIDTH),
                 "project": nn.Linear(WIDTH, JOINT_WIDTH, bias=False),
                 "scale": LogitScale(),
             }
@@ -64,13 +63,13 @@ class TextTrainer:
         """One batch of new pictures, their captions, and all names."""
         batch = self._pictures.batch(self._batch)
         with torch.autocast(self._device.type, torch.bfloat16):
-            pictures = self._of_pictures(batch.images)
+            pictures, named = self._rest["tutor"](batch.images)
             texts = self._of_texts(batch.captions)
             names = self._of_texts(name_texts(self._world, self._rng))
         scale = self._rest["scale"]()
-        captions, naming = caption_loss(pictures, texts, scale), name_loss(pictures, names, scale, batch)
+        captions, naming = caption_loss(pictures, texts, scale), name_loss(scale * pictures @ names.T, batch)
         self._optimizer.zero_grad(set_to_none=True)
-        (captions + naming).backward()
+        (captions + naming + name_loss(named, batch)).backward()
         clip_gradients(self._parameters)
         set_rate(self._optimizer, rate * self._rate)
         self._optimizer.step()
@@ -104,10 +103,10 @@ class TextTrainer:
         """How often the right name is nearest, on pictures it is never trained on."""
         batch = PictureStream(self._world, PICTURE, self._device, _TEST_SEED).batch(256)
         names = self._of_texts(name_texts(self._world, random.Random(_TEST_SEED)))
-        return {"named_in_test": float(naming_accuracy(self._of_pictures(batch.images), names, batch))}
-
-    def _of_pictures(self, images: Tensor) -> Tensor:
-        return F.normalize(self._rest["pictures"](images * 2 - 1).float(), dim=-1)
+        tutor = self._rest["tutor"].eval()
+        pictures = tutor(batch.images)[0]
+        tutor.train()
+        return {"named_in_test": float(naming_accuracy(pictures, names, batch))}
 
     def _of_texts(self, texts: list[str]) -> Tensor:
         end = self._tokenizer.end
@@ -115,22 +114,3 @@ class TextTrainer:
         states = self.text(ids)
         whole = states[torch.arange(len(ids), device=self._device), first_end(ids, end)]
         return F.normalize(self._rest["project"](whole).float(), dim=-1)
-
-
-class _PictureEncoder(nn.Sequential):
-    """(B, 3, 64, 64) in [-1, 1] -> (B, 256): plain convolutions, which learn to name things far sooner than
-    a transformer does, and nothing of it is kept.
-    """
-
-    def __init__(self, widths: Sequence[int] = (48, 96, 192, 384)) -> None:
-        layers: list[nn.Module] = []
-        before = 3
-        for width in widths:
-            for channels, stride in ((before, 2), (width, 1)):
-                layers += [
-                    nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
-                    nn.GroupNorm(width // 16, width),
-                    nn.ReLU(inplace=True),
-                ]
-            before = width
-        super().__init__(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(4 * before, JOINT_WIDTH))

@@ -84,7 +84,7 @@ def train(trainer: Trainer, stretch: Stretch) -> int:
         print(f"[{trainer.name}] going on from step {index}", flush=True)
     first = index
     started = last_log = last_save = last_report = time.monotonic()
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, tuple[Tensor, int]] = {}
     logged_at = index
 
     def save() -> None:
@@ -95,11 +95,12 @@ def train(trainer: Trainer, stretch: Stretch) -> int:
         while not stop and _share_done(stretch, index - first, started) < 1.0:
             done = _share_done(stretch, index - first, started)
             for name, value in trainer.step(index, _rate(index, done, stretch.cooldown)).items():
-                sums[name] = sums[name] + value.detach() if name in sums else value.detach().clone()
+                total, count = sums.get(name, (torch.zeros_like(value), 0))
+                sums[name] = (total + value.detach(), count + 1)
             index += 1
             now = time.monotonic()
             if now - last_log >= stretch.log_seconds or index == first + 1:
-                values = {name: float(total) / (index - logged_at) for name, total in sums.items()}
+                values = {name: float(total) / count for name, (total, count) in sums.items()}
                 if any(value != value for value in values.values()):
                     raise FloatingPointError(
                         f"{trainer.name}: not a number at step {index}: {values}. "

@@ -47,7 +47,7 @@ def text_trainer(folder: Path) -> Trainer:
 
 def judge_trainer(folder: Path) -> Trainer:
     world = load_world(folder)
-    return JudgeTrainer(SMALL, judged_on(world, SMALL), world.tokenizer_files, CPU, **COMMON)
+    return JudgeTrainer(SMALL, judged_on(world, SMALL), world.tokenizer_files, CPU, **COMMON, tutor_steps=1)
 
 
 def unet_trainer(folder: Path) -> Trainer:
