@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
 from .judge_tokenizer import reduced_files
 from .layout import BaseSize
+from .learner import Learner
 from .pictures import Batch, PictureStream, used_token_ids
 from .tokenizer import Tokenizer, trimmed
-from .training import Average, clip_gradients, set_rate
+from .training import stretch_seed
 from .transforms import TRANSFORMS
 from .world import World
 
@@ -62,12 +63,19 @@ class JudgeTrainer:
         torch.manual_seed(seed)
         self.model = _clip(len(json.loads(self.tokenizer_files["vocab.json"]))).to(device)
         self._rest = nn.ModuleDict({"tutor": Tutor(world, JOINT_WIDTH), "scale": LogitScale()}).to(device)
-        self._average = Average(self.model, 0.998)
-        self._parameters = [*self.model.parameters(), *self._rest.parameters()]
-        self._rate = rate
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+        parameters = [*self.model.parameters(), *self._rest.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+        networks = {"model": self.model, "rest": self._rest}
+        self._learner = Learner(networks, "model", optimizer, 0.998)
+        self._seed = seed
         self._pictures = PictureStream(world, self._side, device, seed)
         self._rng = random.Random(seed)
+
+    def begin(self, index: int) -> None:
+        """Draw other pictures than in earlier stretches."""
+        seed = stretch_seed(self._seed, index)
+        self._pictures.seed(seed)
+        self._rng.seed(seed)
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures, their captions, and all names."""
@@ -90,23 +98,12 @@ class JudgeTrainer:
             loss = loss + captions + naming + _TUTOR_WEIGHT * apart
             named_right = naming_accuracy(pictures, names, batch)
             shown |= {"captions": captions, "naming": naming, "apart": apart, "named": named_right}
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_gradients(self._parameters)
-        set_rate(self._optimizer, rate * self._rate)
-        self._optimizer.step()
-        self._average.update(index)
+        self._learner.update(loss, index, rate)
         return shown
 
     def state(self) -> dict[str, Any]:
         """Weights, their average, the optimizer, and the tokenizer that the rows belong to."""
-        return {
-            "model": self.model.state_dict(),
-            "rest": self._rest.state_dict(),
-            "average": self._average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "vocabulary": self.tokenizer_files["vocab.json"],
-        }
+        return {**self._learner.state(), "vocabulary": self.tokenizer_files["vocab.json"]}
 
     def load(self, state: dict[str, Any]) -> None:
         """The counterpart of `state`."""
@@ -114,16 +111,13 @@ class JudgeTrainer:
             raise ValueError(
                 f"{self.name} was trained on a world with other words: train it anew, or bring its world file"
             )
-        self.model.load_state_dict(state["model"])
-        self._rest.load_state_dict(state["rest"])
-        self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._learner.load(state)
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:
         """Write the averaged model as a folder; how often it names new pictures right among all names."""
         batch = PictureStream(self._world, self._side, self._device, _TEST_SEED).batch(512)
-        with self._average.applied():
+        with self._learner.average.applied():
             names = self._of_texts(name_texts(self._world, random.Random(_TEST_SEED)))
             named = float(naming_accuracy(self._of_pictures(batch.images), names, batch))
             write_judge(folder / self.name, self.model, self._rest["scale"], self.tokenizer_files)

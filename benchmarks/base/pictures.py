@@ -38,6 +38,10 @@ class PictureStream:
         self._composer = Composer(world, size, device, torch.float32)
         self._rng = random.Random(seed)
 
+    def seed(self, seed: int) -> None:
+        """Go on as a stream of this seed would begin."""
+        self._rng.seed(seed)
+
     def batch(self, count: int) -> Batch:
         """The next `count` pictures."""
         scenes = self._sampler.sample(count, self._rng)

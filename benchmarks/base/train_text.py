@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
 from .layout import BaseSize
+from .learner import Learner
 from .pictures import PictureStream, used_token_ids
 from .text_encoder import WIDTH, TextEncoder
 from .tokenizer import Tokenizer, first_end, trimmed
-from .training import Average, clip_gradients, set_rate
+from .training import stretch_seed
 from .world import World
 
 JOINT_WIDTH = 256
@@ -52,12 +53,19 @@ class TextTrainer:
                 "scale": LogitScale(),
             }
         ).to(device)
-        self._average = Average(self.text, 0.998)
-        self._parameters = [*self.text.parameters(), *self._rest.parameters()]
-        self._rate = rate
-        self._optimizer = torch.optim.Adam(self._parameters, lr=rate, betas=(0.9, 0.98))
+        parameters = [*self.text.parameters(), *self._rest.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98))
+        networks = {"text": self.text, "rest": self._rest}
+        self._learner = Learner(networks, "text", optimizer, 0.998)
+        self._seed = seed
         self._pictures = PictureStream(world, PICTURE, device, seed)
         self._rng = random.Random(seed)
+
+    def begin(self, index: int) -> None:
+        """Draw other pictures than in earlier stretches."""
+        seed = stretch_seed(self._seed, index)
+        self._pictures.seed(seed)
+        self._rng.seed(seed)
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures, their captions, and all names."""
@@ -68,23 +76,12 @@ class TextTrainer:
             names = self._of_texts(name_texts(self._world, self._rng))
         scale = self._rest["scale"]()
         captions, naming = caption_loss(pictures, texts, scale), name_loss(scale * pictures @ names.T, batch)
-        self._optimizer.zero_grad(set_to_none=True)
-        (captions + naming + name_loss(named, batch)).backward()
-        clip_gradients(self._parameters)
-        set_rate(self._optimizer, rate * self._rate)
-        self._optimizer.step()
-        self._average.update(index)
+        self._learner.update(captions + naming + name_loss(named, batch), index, rate)
         return {"captions": captions, "naming": naming, "named": naming_accuracy(pictures, names, batch)}
 
     def state(self) -> dict[str, Any]:
         """Weights, the text encoder's average and its ids, the optimizer."""
-        return {
-            "text": self.text.state_dict(),
-            "rest": self._rest.state_dict(),
-            "average": self._average.state_dict(),
-            "used_ids": self._used_ids,
-            "optimizer": self._optimizer.state_dict(),
-        }
+        return {**self._learner.state(), "used_ids": self._used_ids}
 
     def load(self, state: dict[str, Any]) -> None:
         """The counterpart of `state`."""
@@ -93,10 +90,7 @@ class TextTrainer:
                 f"{self.name} was trained for {len(state['used_ids'])} token ids, this world's captions use "
                 f"{len(self._used_ids)} others: train it anew, or bring the world file it was trained on"
             )
-        self.text.load_state_dict(state["text"])
-        self._rest.load_state_dict(state["rest"])
-        self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._learner.load(state)
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import BaseSize
+from .learner import Learner
 from .pictures import PictureStream
 from .png import sheet, write_png
 from .prompts import evaluation_prompts
 from .sampling import noise_schedule, sample
 from .text_encoder import TextEncoder
 from .tokenizer import Tokenizer
-from .training import Average, clip_gradients, set_rate
+from .training import stretch_seed
 from .unet import UNet
 from .vae import Vae
 from .world import World
@@ -25,6 +25,7 @@ from .world import World
 _SNR_LIMIT = 5.0  # min-SNR, arXiv 2303.09556
 _CAPTION_DROPOUT = 0.1
 _SHEET = 64
+_FILLED_AT_ONCE = 256
 
 
 class LatentPool:
@@ -42,6 +43,11 @@ class LatentPool:
         self._latents: Tensor | None = None  # (capacity, 4, h, w)
         self._contexts: Tensor | None = None  # (capacity, 77, 768), bfloat16
         self._seen = 0
+
+    def restart(self, seed: int) -> None:
+        """Empty the pool and draw other pictures from here on."""
+        self._seen = 0
+        self._pictures.seed(seed)
 
     def __len__(self) -> int:
         return min(self._seen, self._capacity)
@@ -96,16 +102,15 @@ class UNetTrainer:
         torch.manual_seed(seed)
         self.unet = UNet(size.channel_mult).to(device, memory_format=torch.channels_last)
         self._predict = torch.compile(self.unet) if compiled else self.unet
-        self._average = Average(self.unet, 0.999)
-        self._rate = rate
-        self._optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
         )
+        self._learner = Learner({"unet": self.unet}, "unet", optimizer, 0.999)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._vae, self._text, self._tokenizer, self._world = vae, text, tokenizer, world
-        self._first_pool = min(pool, 64 * batch)
-        self._pool_size = pool
-        self._pool: LatentPool | None = None
+        pictures = PictureStream(world, size.picture, device, seed)
+        self._pool = LatentPool(pictures, vae, text, tokenizer, pool)
+        self._first_pictures = min(pool, 64 * batch)
         kept = noise_schedule().to(device)
         snr = kept / (1 - kept)
         self._signal, self._sigma = kept.sqrt(), (1 - kept).sqrt()
@@ -113,11 +118,18 @@ class UNetTrainer:
         with torch.no_grad():
             self._untold = text(tokenizer([""]).to(device))
 
+    def begin(self, index: int) -> None:
+        """Fill the pool, which is not saved, with other pictures than in earlier stretches."""
+        seed = stretch_seed(self._seed, index)
+        self._generator.manual_seed(seed)
+        self._pool.restart(seed)
+        for first in range(0, self._first_pictures, _FILLED_AT_ONCE):
+            self._pool.add(min(_FILLED_AT_ONCE, self._first_pictures - first))
+
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch at random noise levels."""
-        pool = self._filled_pool(index)
-        pool.add(self._fresh)
-        clean, contexts = pool.draw(self._batch, self._generator)
+        self._pool.add(self._fresh)
+        clean, contexts = self._pool.draw(self._batch, self._generator)
         told = (
             torch.rand(len(clean), 1, 1, generator=self._generator, device=self._device) >= _CAPTION_DROPOUT
         )
@@ -129,34 +141,23 @@ class UNetTrainer:
             predicted = self._predict(noisy, t, contexts)
         errors = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
         loss = (self._weight[t] * errors).mean()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = clip_gradients(self.unet.parameters())
-        set_rate(self._optimizer, rate * self._rate)
-        self._optimizer.step()
-        self._average.update(index)
+        norm = self._learner.update(loss, index, rate)
         return {"loss": loss, "mse": errors.mean(), "gradient": norm}
 
     def state(self) -> dict[str, Any]:
         """Weights, their average, the optimizer."""
-        return {
-            "unet": self.unet.state_dict(),
-            "average": self._average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
+        return self._learner.state()
 
     def load(self, state: dict[str, Any]) -> None:
         """The counterpart of `state`."""
-        self.unet.load_state_dict(state["unet"])
-        self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._learner.load(state)
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:
         """A sheet of samples for the first evaluation prompts, and the prompts beside it."""
         prompts = [prompt.text for prompt in evaluation_prompts(self._world, _SHEET)]
         contexts = self._text(self._tokenizer(prompts).to(self._device))
-        with self._average.applied(), torch.autocast(self._device.type, torch.bfloat16):
+        with self._learner.average.applied(), torch.autocast(self._device.type, torch.bfloat16):
             latents = sample(
                 self.unet, contexts, self._untold, self._size.latent_shape, seeds=range(_SHEET), steps=20
             )
@@ -165,14 +166,3 @@ class UNetTrainer:
         write_png(path, sheet(images, 8, zoom=2 if self._size.picture <= 64 else 1))
         path.with_suffix(".txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
         return {"sheet_spread": float(images.std())}
-
-    def _filled_pool(self, index: int) -> LatentPool:
-        """The pool is not saved: a stretch begins with new pictures, seeded by where it begins."""
-        if self._pool is None:
-            seed = self._seed + 7919 * index
-            self._generator.manual_seed(seed)
-            stream = PictureStream(self._world, self._size.picture, self._device, seed)
-            self._pool = LatentPool(stream, self._vae, self._text, self._tokenizer, self._pool_size)
-            for _ in range(math.ceil(self._first_pool / 256)):
-                self._pool.add(256)
-        return self._pool

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import BaseSize
+from .learner import Learner
 from .pictures import PictureStream
 from .png import sheet, write_png
-from .training import Average, clip_gradients, set_rate
+from .training import stretch_seed
 from .vae import Vae
 from .world import World
 
@@ -32,11 +33,14 @@ class VaeTrainer:
         self._device, self._batch, self._seed = device, batch, seed
         torch.manual_seed(seed)
         self.vae = Vae().to(device, memory_format=torch.channels_last)
-        self._average = Average(self.vae, 0.999)
-        self._rate = rate
-        self._optimizer = torch.optim.Adam(self.vae.parameters(), lr=rate, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(self.vae.parameters(), lr=rate, betas=(0.9, 0.99))
+        self._learner = Learner({"vae": self.vae}, "vae", optimizer, 0.999)
         self._pictures = PictureStream(world, size.picture, device, seed)
         self._test = PictureStream(world, size.picture, device, _TEST_SEED).batch(_TEST_PICTURES).images
+
+    def begin(self, index: int) -> None:
+        """Draw other pictures than in earlier stretches."""
+        self._pictures.seed(stretch_seed(self._seed, index))
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures."""
@@ -51,32 +55,21 @@ class VaeTrainer:
         mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         unit = (mean**2 + (deviation - 1) ** 2).mean()
         loss = pixels + _EDGE_WEIGHT * edges + _UNIT_WEIGHT * unit
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_gradients(self.vae.parameters())
-        set_rate(self._optimizer, rate * self._rate)
-        self._optimizer.step()
-        self._average.update(index)
+        self._learner.update(loss, index, rate)
         return {"mse": pixels, "edges": edges, "unit": unit}
 
     def state(self) -> dict[str, Any]:
         """Weights, their average, and the optimizer."""
-        return {
-            "vae": self.vae.state_dict(),
-            "average": self._average.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
+        return self._learner.state()
 
     def load(self, state: dict[str, Any]) -> None:
         """The counterpart of `state`."""
-        self.vae.load_state_dict(state["vae"])
-        self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._learner.load(state)
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:
         """PSNR on pictures it is never trained on, and a sheet of them beside what comes back."""
-        with self._average.applied():
+        with self._learner.average.applied():
             back = torch.cat([self.vae.decode(self.vae.encode(part)) for part in self._test.split(16)])
         pairs = torch.stack((self._test[:32], back[:32]), 1).flatten(0, 1)
         write_png(folder / "samples" / f"{self.name}-{index:07d}.png", sheet(pairs, 8, zoom=2))

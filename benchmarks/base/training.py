@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 WARM_UP_STEPS = 200
 _LOWEST_RATE = 0.01
@@ -28,6 +28,9 @@ class Trainer(Protocol):
     """What one tool brings along."""
 
     name: str
+
+    def begin(self, index: int) -> None:
+        """A stretch starts with step `index`: draw other pictures than the stretches before it."""
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """Make step `index` at `rate` x the full learning rate; returns scalars to log, on the device."""
@@ -53,6 +56,11 @@ class Stretch:
     log_seconds: float = 30.0
     save_minutes: float = 4.0
     report_minutes: float = 10.0
+
+
+def stretch_seed(seed: int, index: int) -> int:
+    """The seed of a stretch that starts with step `index`."""
+    return seed + 7919 * index
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:
@@ -83,6 +91,7 @@ def train(trainer: Trainer, stretch: Stretch) -> int:
         index, trained_seconds = saved["index"], saved["seconds"]
         print(f"[{trainer.name}] going on from step {index}", flush=True)
     first = index
+    trainer.begin(index)
     started = last_log = last_save = last_report = time.monotonic()
     sums: dict[str, tuple[Tensor, int]] = {}
     logged_at = index
@@ -123,55 +132,6 @@ def train(trainer: Trainer, stretch: Stretch) -> int:
     seconds = time.monotonic() - started
     print(f"[{trainer.name}] {index - first} steps in {seconds:.0f} s, {index} in all: {path}", flush=True)
     return index
-
-
-class Average:
-    """The moving average of a module's parameters, which draws better than the last ones."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._module = module
-        self.values = [parameter.detach().clone() for parameter in module.parameters()]
-
-    @torch.no_grad()
-    def update(self, index: int) -> None:
-        """After step `index`; early on the average follows quickly."""
-        decay = min(self.decay, (1 + index) / (10 + index))
-        torch._foreach_lerp_(
-            self.values, [parameter.detach() for parameter in self._module.parameters()], 1 - decay
-        )
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Averaged parameters by name."""
-        names = [name for name, _ in self._module.named_parameters()]
-        return dict(zip(names, self.values, strict=True))
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The counterpart of `state_dict`."""
-        for (name, _), value in zip(self._module.named_parameters(), self.values, strict=True):
-            value.copy_(state[name])
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within this block the module holds the averaged values."""
-        parameters = [parameter.data for parameter in self._module.parameters()]
-        kept = [parameter.clone() for parameter in parameters]
-        torch._foreach_copy_(parameters, self.values)
-        try:
-            yield
-        finally:
-            torch._foreach_copy_(parameters, kept)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group this learning rate; a loaded optimizer would go on with the one it was saved with."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float = 1.0) -> Tensor:
-    """Scale the gradients down to a total norm of at most `limit`; returns the norm before, on the device."""
-    return nn.utils.clip_grad_norm_(list(parameters), limit, foreach=True)
 
 
 def default_device() -> torch.device:

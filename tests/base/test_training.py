@@ -13,16 +13,13 @@ import torch
 from base import training
 from base.training import (
     WARM_UP_STEPS,
-    Average,
     Stretch,
     checkpoint_path,
-    clip_gradients,
     load_checkpoint,
     save_checkpoint,
-    set_rate,
     train,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Toy:
@@ -35,6 +32,9 @@ class Toy:
         self.rates: list[float] = []
         self.reports: list[int] = []
         self._at, self._act = at, act
+
+    def begin(self, index: int) -> None:
+        self.begun = index
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         self.weight += 1
@@ -153,40 +153,3 @@ def test_the_rate_warms_up_and_cools_down(tmp_path: Path) -> None:
     train(fresh, Stretch(tmp_path / "fresh", minutes=10_000, steps=WARM_UP_STEPS + 2))
     assert fresh.rates[0] == 1 / WARM_UP_STEPS and fresh.rates[-3:] == [1.0] * 3
     assert fresh.rates == sorted(fresh.rates)
-
-
-def test_average_follows_and_lends_its_values() -> None:
-    linear = nn.Linear(3, 2)
-    with torch.no_grad():
-        linear.weight.fill_(0.0)
-        average = Average(linear, decay=0.9)
-        linear.weight.fill_(1.0)
-        average.update(0)
-        assert average.state_dict()["weight"][0, 0] == pytest.approx(0.9), "early on it follows quickly"
-        for index in range(1000, 1010):
-            average.update(index)
-    expected = 1 - 0.1 * 0.9**10
-    assert average.state_dict()["weight"][0, 0] == pytest.approx(expected, abs=1e-6)
-    assert list(average.state_dict()) == ["weight", "bias"]
-    with pytest.raises(RuntimeError, match="inside"), average.applied():
-        assert linear.weight[0, 0].item() == pytest.approx(expected, abs=1e-6)
-        raise RuntimeError("inside")
-    assert bool((linear.weight == 1.0).all()), "put back even after an error"
-
-    other = Average(nn.Linear(3, 2), decay=0.9)
-    other.load_state_dict(average.state_dict())
-    assert all(torch.equal(left, right) for left, right in zip(other.values, average.values, strict=True))
-
-
-def test_all_groups_get_the_rate() -> None:
-    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = torch.optim.SGD([{"params": weights[:1], "lr": 0.4}, {"params": weights[1:], "lr": 0.1}])
-    set_rate(optimizer, 0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
-
-
-def test_gradients_are_cut_to_length_one() -> None:
-    weight = nn.Parameter(torch.zeros(2))
-    weight.grad = torch.tensor([3.0, 4.0])
-    assert clip_gradients([weight]) == pytest.approx(5.0)
-    assert weight.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-5)
