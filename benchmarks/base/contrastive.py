@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,10 @@ from torch import Tensor, nn
 from .pictures import Batch
 from .wording import article
 from .world import World
+
+_WIDTHS = (32, 64, 128, 256)  # of the tutor's stages, each of half the side
+_STAGE_OF_EIGHTHS = 2
+PLACE_WIDTH = _WIDTHS[_STAGE_OF_EIGHTHS]
 
 EVALUATION_TEMPLATE = "a photo of {}"
 _NAME_TEMPLATES = (EVALUATION_TEMPLATE, "{}", "a picture of {}", "a drawing of {}", "a close-up of {}")
@@ -41,29 +44,37 @@ class Tutor(nn.Module):
         joint_width: of the features.
     """
 
-    def __init__(self, world: World, joint_width: int, widths: Sequence[int] = (32, 64, 128, 256)) -> None:
+    def __init__(self, world: World, joint_width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
+        stages: list[nn.Module] = []
         before = 3
-        for width in widths:
+        for width in _WIDTHS:
+            layers: list[nn.Module] = []
             for channels, stride in ((before, 2), (width, 1)):
                 layers += [
                     nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
                     nn.BatchNorm2d(width),
                     nn.ReLU(inplace=True),
                 ]
+            stages.append(nn.Sequential(*layers))
             before = width
-        self._layers = nn.Sequential(*layers)
+        self._stages = nn.ModuleList(stages)
         self._joint = nn.Linear(2 * before, joint_width)
         self._named = nn.Linear(before, len(world.objects))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [0, 1] -> features (B, d) of length one, and logits (B, N) of the objects."""
-        found = self._layers(images * 2 - 1)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> features (B, d) of length one, logits (B, N) of the objects, and what is
+        found in each eighth of the sides: (B, PLACE_WIDTH, H / 8, W / 8).
+        """
+        found = images * 2 - 1
+        for index, stage in enumerate(self._stages):
+            found = stage(found)
+            if index == _STAGE_OF_EIGHTHS:
+                places = found
         # What is somewhere, and what is everywhere: things and their ground.
         strongest, mean = found.amax((2, 3)), found.mean((2, 3))
         joint = self._joint(torch.cat((strongest, mean), 1))
-        return F.normalize(joint.float(), dim=-1), self._named(strongest).float()
+        return F.normalize(joint.float(), dim=-1), self._named(strongest).float(), places
 
 
 def caption_loss(pictures: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
+from .contrastive import PLACE_WIDTH, LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
 from .judge_tokenizer import reduced_files
 from .layout import BaseSize
 from .learner import Learner
@@ -32,6 +32,7 @@ TEXT_WIDTH, PICTURE_WIDTH, JOINT_WIDTH = 192, 192, 192
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own pixel statistics
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _TEST_SEED = 1_000_003
+_TAUGHT_LAYER = 4  # of 6: its patches learn what the tutor finds in their places
 _TUTOR_WEIGHT = 5.0
 _TRANSFORMED = 0.06  # the share of pictures shown as one of the transforms that are held out as styles
 
@@ -62,7 +63,13 @@ class JudgeTrainer:
         self._tokenizer = Tokenizer(self.tokenizer_files)
         torch.manual_seed(seed)
         self.model = _clip(len(json.loads(self.tokenizer_files["vocab.json"]))).to(device)
-        self._rest = nn.ModuleDict({"tutor": Tutor(world, JOINT_WIDTH), "scale": LogitScale()}).to(device)
+        self._rest = nn.ModuleDict(
+            {
+                "tutor": Tutor(world, JOINT_WIDTH),
+                "places": nn.Linear(PICTURE_WIDTH, PLACE_WIDTH),
+                "scale": LogitScale(),
+            }
+        ).to(device)
         parameters = [*self.model.parameters(), *self._rest.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
         networks = {"model": self.model, "rest": self._rest}
@@ -80,10 +87,11 @@ class JudgeTrainer:
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures, their captions, and all names."""
         batch = _some_transformed(self._pictures.batch(self._batch), self._rng)
+        seen = _resized(batch.images)
         with torch.autocast(self._device.type, torch.bfloat16):
             texts = self._of_texts(batch.captions)
             names = self._of_texts(name_texts(self._world, self._rng))
-            tutored, named = self._rest["tutor"](batch.images)
+            tutored, named, places = self._rest["tutor"](seen)
         scale = self._rest["scale"]()
         loss = caption_loss(tutored, texts, scale) + name_loss(scale * tutored @ names.T, batch)
         loss = loss + name_loss(named, batch)
@@ -91,13 +99,21 @@ class JudgeTrainer:
         # Until the tutor and the texts know something, there is little to learn from them.
         if index >= self._tutor_steps:
             with torch.autocast(self._device.type, torch.bfloat16):
-                pictures = self._of_pictures(batch.images)
+                pictures, patches = _pictures_and_patches(self.model, seen)
+                patches = self._rest["places"](patches)
             captions = caption_loss(pictures, texts, scale)
             naming = name_loss(scale * pictures @ names.T, batch)
             apart = 1 - (pictures * tutored.detach()).sum(-1).mean()
-            loss = loss + captions + naming + _TUTOR_WEIGHT * apart
+            there = _place_error(patches, places)
+            loss = loss + captions + naming + _TUTOR_WEIGHT * apart + there
             named_right = naming_accuracy(pictures, names, batch)
-            shown |= {"captions": captions, "naming": naming, "apart": apart, "named": named_right}
+            shown |= {
+                "captions": captions,
+                "naming": naming,
+                "apart": apart,
+                "there": there,
+                "named": named_right,
+            }
         self._learner.update(loss, index, rate)
         return shown
 
@@ -155,11 +171,27 @@ class Judge:
 
 def picture_features(model: nn.Module, images: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1] -> (B, d) features of length one."""
-    if images.shape[-2:] != (PICTURE, PICTURE):
-        images = F.interpolate(images, (PICTURE, PICTURE), mode="bicubic", antialias=True).clamp(0, 1)
+    return _pictures_and_patches(model, _resized(images))[0]
+
+
+def _resized(images: Tensor) -> Tensor:
+    if images.shape[-2:] == (PICTURE, PICTURE):
+        return images
+    return F.interpolate(images, (PICTURE, PICTURE), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _pictures_and_patches(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (B, d) of length one, and what the patches (B, n, width) hold on the way there."""
     mean, deviation = (images.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, DEVIATION))
-    pooled = model.vision_model(pixel_values=(images - mean) / deviation).pooler_output
-    return F.normalize(model.visual_projection(pooled).float(), dim=-1)
+    found = model.vision_model(pixel_values=(images - mean) / deviation, output_hidden_states=True)
+    features = F.normalize(model.visual_projection(found.pooler_output).float(), dim=-1)
+    return features, found.hidden_states[_TAUGHT_LAYER][:, 1:]
+
+
+def _place_error(patches: Tensor, places: Tensor) -> Tensor:
+    """How far patches (B, n, c) are from the tutor's map (B, c, h, w) of the same n places, normalised."""
+    wanted = places.detach().float().flatten(2).transpose(1, 2)
+    return F.mse_loss(patches.float(), F.layer_norm(wanted, wanted.shape[-1:]))
 
 
 def text_features(model: nn.Module, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:

@@ -71,7 +71,7 @@ class TextTrainer:
         """One batch of new pictures, their captions, and all names."""
         batch = self._pictures.batch(self._batch)
         with torch.autocast(self._device.type, torch.bfloat16):
-            pictures, named = self._rest["tutor"](batch.images)
+            pictures, named, _ = self._rest["tutor"](batch.images)
             texts = self._of_texts(batch.captions)
             names = self._of_texts(name_texts(self._world, self._rng))
         scale = self._rest["scale"]()
