@@ -6,7 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from .files import DEFAULT_FOLDER, judged_on, load_text, load_vae, load_world, trained_on, world_path
+from .files import (
+    DEFAULT_FOLDER,
+    judged_on,
+    load_stage,
+    load_text,
+    load_vae,
+    load_world,
+    trained_on,
+    world_path,
+)
 from .layout import SIZES
 from .quantisation import LEAST_BITS, MOST_BITS
 from .tokenizer import Tokenizer
@@ -37,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text, batch, rate, minutes, cooldown in (
         ("vae", "train the VAE", 16, 1e-3, 15.0, 0.4),
         ("clip", "train the base's text encoder against pictures", 64, 1e-3, 8.0, 0.4),
-        ("judge", "train the small CLIP that judges pictures", 64, 1e-3, 20.0, 0.5),
+        ("tutor", "train the judge's texts and a convolutional tutor for its eyes", 64, 1e-3, 15.0, 0.5),
+        ("judge", "train the small CLIP that judges pictures", 64, 1e-3, 25.0, 0.5),
         ("unet", "train the U-Net", 32, 3e-4, 60.0, 0.0),
     ):
         tool = commands.add_parser(name, help=text)
@@ -53,10 +63,6 @@ def build_parser() -> argparse.ArgumentParser:
             help="share of this stretch over which the learning rate falls to 1 %% (%(default)s)",
         )
         tool.add_argument("--seed", type=int, default=0)
-        if name == "judge":
-            tool.add_argument(
-                "--tutor-steps", type=int, default=1500, help="first ones, of its tutor alone (%(default)s)"
-            )
         if name == "unet":
             tool.add_argument("--pool", type=int, default=8192, help="pictures kept at hand (%(default)s)")
             tool.add_argument(
@@ -152,25 +158,22 @@ def _train(options: argparse.Namespace) -> None:
 
         train(VaeTrainer(size, world, device, **common), stretch)
         return
-    tokenizer = Tokenizer(whole.tokenizer_files)
     if options.command == "clip":
+        from .text_towers import BaseTexts
         from .train_text import TextTrainer
 
-        train(TextTrainer(size, world, tokenizer, device, **common), stretch)
-    elif options.command == "judge":
-        from .judge import JudgeTrainer
+        train(TextTrainer(f"text-{size.name}", BaseTexts(size, world), world, device, **common), stretch)
+    elif options.command == "tutor":
+        from .train_judge import tutor_trainer
 
-        train(
-            JudgeTrainer(
-                size,
-                judged_on(whole, size),
-                whole.tokenizer_files,
-                device,
-                **common,
-                tutor_steps=options.tutor_steps,
-            ),
-            stretch,
-        )
+        train(tutor_trainer(size, judged_on(whole, size), device, **common), stretch)
+    elif options.command == "judge":
+        from .train_judge import JudgeTrainer, tutor_trainer
+
+        known = judged_on(whole, size)
+        tutored = tutor_trainer(size, known, device, **common)
+        tutored.load(load_stage(options.work, tutored.name, "tutor"))
+        train(JudgeTrainer(size, known, tutored, device, **common), stretch)
     else:
         from .train_unet import UNetTrainer
 
@@ -181,7 +184,7 @@ def _train(options: argparse.Namespace) -> None:
             world,
             vae,
             text,
-            tokenizer,
+            Tokenizer(whole.tokenizer_files),
             device,
             **common,
             pool=options.pool,

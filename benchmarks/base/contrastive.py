@@ -18,7 +18,7 @@ _STAGE_OF_EIGHTHS = 2
 PLACE_WIDTH = _WIDTHS[_STAGE_OF_EIGHTHS]
 
 EVALUATION_TEMPLATE = "a photo of {}"
-_NAME_TEMPLATES = (EVALUATION_TEMPLATE, "{}", "a picture of {}", "a drawing of {}", "a close-up of {}")
+NAME_TEMPLATES = (EVALUATION_TEMPLATE, "{}", "a picture of {}", "a drawing of {}", "a close-up of {}")
 
 
 class LogitScale(nn.Module):
@@ -86,7 +86,11 @@ def caption_loss(pictures: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
 def name_texts(world: World, rng: random.Random) -> list[str]:
     """One text for each of the world's objects, in a template drawn for all of them."""
-    template = rng.choice(_NAME_TEMPLATES)
+    return texts_of_names(world, rng.choice(NAME_TEMPLATES))
+
+
+def texts_of_names(world: World, template: str) -> list[str]:
+    """One text for each of the world's objects, in one of `NAME_TEMPLATES`."""
     return [template.format(article(thing.name)) for thing in world.objects]
 
 

@@ -50,13 +50,13 @@ def judged_on(world: World, size: BaseSize) -> World:
 def load_vae(folder: Path, size: BaseSize) -> Vae:
     """The averaged VAE, frozen."""
     vae = Vae()
-    vae.load_state_dict({**vae.state_dict(), **_stage(folder, f"vae-{size.name}", "vae")["average"]})
+    vae.load_state_dict({**vae.state_dict(), **load_stage(folder, f"vae-{size.name}", "vae")["average"]})
     return frozen(vae)
 
 
 def load_text(folder: Path, size: BaseSize) -> tuple[TextEncoder, list[int]]:
     """The averaged text encoder, frozen, and the ids of its trained rows."""
-    state = _stage(folder, f"text-{size.name}", "clip")
+    state = load_stage(folder, f"text-{size.name}", "clip")
     used_ids = state["used_ids"]
     text = TextEncoder(size.text_layers, used_ids)
     text.load_state_dict({**text.state_dict(), **state["average"]})
@@ -66,7 +66,7 @@ def load_text(folder: Path, size: BaseSize) -> tuple[TextEncoder, list[int]]:
 def load_unet(folder: Path, size: BaseSize) -> UNet:
     """The averaged U-Net, frozen."""
     unet = UNet(size.channel_mult)
-    unet.load_state_dict(_stage(folder, f"unet-{size.name}", "unet")["average"])
+    unet.load_state_dict(load_stage(folder, f"unet-{size.name}", "unet")["average"])
     return frozen(unet)
 
 
@@ -86,7 +86,8 @@ def frozen(module: Module) -> Module:
     return module.eval()
 
 
-def _stage(folder: Path, name: str, command: str) -> dict[str, Any]:
+def load_stage(folder: Path, name: str, command: str) -> dict[str, Any]:
+    """What the trainer `name` saved last; `command` is the one that trains it."""
     return _checkpoint(folder, name, command)["trainer"]
 
 

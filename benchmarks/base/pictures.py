@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .compose import Composer, SceneSampler
+from .compose import Composer
+from .placing import SceneSampler
 from .tokenizer import Tokenizer
+from .transforms import TRANSFORMS
 from .wording import Scene, caption
 from .world import World
 
@@ -30,23 +32,45 @@ class PictureStream:
     """Draws batches without end; the same seed gives the same scenes and captions on every machine."""
 
     def __init__(
-        self, world: World, size: int, device: torch.device, seed: int, *, pairs: float = PAIRS
+        self,
+        world: World,
+        size: int,
+        device: torch.device,
+        seed: int,
+        *,
+        pairs: float = PAIRS,
+        transformed: float = 0.0,
     ) -> None:
-        """`pairs` is the share of pictures that show two things."""
-        self.world = world
+        """
+        Args:
+            pairs: the share of pictures that show two things.
+            transformed: the share that is shown, and captioned, as one of the transforms.
+        """
+        self.world, self._transformed = world, transformed
         self._sampler = SceneSampler(world, size, seed, pairs=pairs)
         self._composer = Composer(world, size, device, torch.float32)
-        self._rng = random.Random(seed)
+        self.rng = random.Random(seed)
 
     def seed(self, seed: int) -> None:
         """Go on as a stream of this seed would begin."""
-        self._rng.seed(seed)
+        self.rng.seed(seed)
 
     def batch(self, count: int) -> Batch:
         """The next `count` pictures."""
-        scenes = self._sampler.sample(count, self._rng)
-        captions = [caption(scene, self.world, self._rng) for scene in scenes]
-        return Batch(self._composer.render(scenes), captions, scenes)
+        scenes = self._sampler.sample(count, self.rng)
+        captions = [caption(scene, self.world, self.rng) for scene in scenes]
+        images = self._composer.render(scenes)
+        for row in range(count if self._transformed else 0):
+            if self.rng.random() < self._transformed:
+                name = self.rng.choice(sorted(TRANSFORMS))
+                images[row] = TRANSFORMS[name](images[row : row + 1])[0]
+                captions[row] = as_transformed(captions[row], name)
+        return Batch(images, captions, scenes)
+
+
+def as_transformed(text: str, transform: str) -> str:
+    """The caption of a transformed picture."""
+    return f"{text}, {transform} style".removeprefix(", ")
 
 
 def used_token_ids(world: World, tokenizer: Tokenizer, captions: int = 20_000) -> list[int]:

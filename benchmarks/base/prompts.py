@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .compose import SceneSampler
+from .placing import SceneSampler
 from .wording import Shares, caption
 from .world import World
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compose import Composer, SceneSampler
+from .compose import Composer
 from .concepts import Concept
 from .palette import COLOURS
+from .placing import SceneSampler
 from .png import write_png
 from .transforms import TRANSFORMS
 from .wording import Background, Placed, Scene, a_or_an, article, where

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from base.compose import Composer, SceneSampler, background_colour, blends_in
+from base.compose import Composer, background_colour
 from base.palette import COLOURS
+from base.placing import SceneSampler, blends_in
 from base.prompts import evaluation_prompts
 from base.wording import Background, Placed, Scene, relation
 from base.world import SPRITE_SIZE, World, WorldObject

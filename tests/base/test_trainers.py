@@ -10,10 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from base.contrastive import name_texts
-from base.files import MissingStageError, judged_on, load_text, load_unet, load_vae, load_world, trained_on
-from base.judge import Judge, JudgeTrainer
+from base.files import (
+    MissingStageError,
+    judged_on,
+    load_stage,
+    load_text,
+    load_unet,
+    load_vae,
+    load_world,
+    trained_on,
+)
+from base.judge import Judge
 from base.layout import SIZES
+from base.text_towers import BaseTexts
 from base.tokenizer import Tokenizer
+from base.train_judge import JudgeTrainer, tutor_trainer
 from base.train_text import TextTrainer
 from base.train_unet import UNetTrainer
 from base.train_vae import VaeTrainer, mean_psnr
@@ -31,7 +42,7 @@ def work(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder in which every tool has made two steps."""
     folder = tmp_path_factory.mktemp("work")
     write_world(tiny_world, folder / "world.bin")
-    for make in (vae_trainer, text_trainer, judge_trainer, unet_trainer):
+    for make in (vae_trainer, text_trainer, tutor, judge_trainer, unet_trainer):
         train(make(folder), Stretch(folder, minutes=10, steps=2))
     return folder
 
@@ -42,12 +53,19 @@ def vae_trainer(folder: Path) -> Trainer:
 
 def text_trainer(folder: Path) -> Trainer:
     world = load_world(folder)
-    return TextTrainer(SMALL, trained_on(world, SMALL), Tokenizer(world.tokenizer_files), CPU, **COMMON)
+    known = trained_on(world, SMALL)
+    return TextTrainer("text-s", BaseTexts(SMALL, known), known, CPU, **COMMON)
+
+
+def tutor(folder: Path) -> TextTrainer:
+    return tutor_trainer(SMALL, judged_on(load_world(folder), SMALL), CPU, **COMMON)
 
 
 def judge_trainer(folder: Path) -> Trainer:
     world = load_world(folder)
-    return JudgeTrainer(SMALL, judged_on(world, SMALL), world.tokenizer_files, CPU, **COMMON, tutor_steps=1)
+    tutored = tutor(folder)
+    tutored.load(load_stage(folder, "tutor-s", "tutor"))
+    return JudgeTrainer(SMALL, judged_on(world, SMALL), tutored, CPU, **COMMON)
 
 
 def unet_trainer(folder: Path) -> Trainer:
@@ -66,7 +84,7 @@ def unet_trainer(folder: Path) -> Trainer:
     )
 
 
-@pytest.mark.parametrize("make", [vae_trainer, text_trainer, judge_trainer, unet_trainer])
+@pytest.mark.parametrize("make", [vae_trainer, text_trainer, tutor, judge_trainer, unet_trainer])
 def test_goes_on_from_its_checkpoint(work: Path, make: Callable[[Path], Trainer]) -> None:
     saved, again = make(work), make(work)
     state = torch.load(work / f"{saved.name}.ckpt", weights_only=True)
@@ -82,7 +100,7 @@ def test_goes_on_from_its_checkpoint(work: Path, make: Callable[[Path], Trainer]
 
 
 def test_logs_are_lines_of_json(work: Path) -> None:
-    for name in ("vae-s", "text-s", "judge-s", "unet-s"):
+    for name in ("vae-s", "text-s", "tutor-s", "judge-s", "unet-s"):
         lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
         assert {line["step"] for line in lines} <= {1, 2} and lines[0]["steps_per_second"] > 0
     assert (work / "samples" / "unet-s-0000002.png").stat().st_size > 1000

@@ -1,0 +1,71 @@
+"""Text encoders as contrastive training sees them: texts in, features of length one out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .judge import new_judge
+from .judge_tokenizer import reduced_files
+from .layout import BaseSize
+from .pictures import as_transformed, used_token_ids
+from .text_encoder import WIDTH, TextEncoder
+from .tokenizer import Tokenizer, first_end, trimmed
+from .transforms import TRANSFORMS
+from .world import World
+
+
+class TextTower(nn.Module, ABC):
+    """An encoder, and a projection of what it says of a whole text."""
+
+    used_ids: list[int]  # of CLIP's vocabulary: those that have a trained row
+    tokenizer: Tokenizer
+    encoder: nn.Module
+    project: nn.Module
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> (B, d) features of length one."""
+        ids = trimmed(self.tokenizer(texts), self.tokenizer.end).to(self.project.weight.device)
+        return F.normalize(self.project(self.whole(ids)).float(), dim=-1)
+
+    @abstractmethod
+    def whole(self, ids: Tensor) -> Tensor:
+        """Token ids (B, n) -> what is read off at the end of the text (B, width)."""
+
+
+class BaseTexts(TextTower):
+    """The base's text encoder, and a projection that is thrown away."""
+
+    def __init__(self, size: BaseSize, world: World) -> None:
+        super().__init__()
+        self.tokenizer = Tokenizer(world.tokenizer_files)
+        self.used_ids = used_token_ids(world, self.tokenizer)
+        self.encoder = TextEncoder(size.text_layers, self.used_ids)
+        self.project = nn.Linear(WIDTH, 256, bias=False)
+
+    def whole(self, ids: Tensor) -> Tensor:
+        """The state of the first end token."""
+        rows = torch.arange(len(ids), device=ids.device)
+        return self.encoder(ids)[rows, first_end(ids, self.tokenizer.end)]
+
+
+class JudgeTexts(TextTower):
+    """The judge's text encoder and projection, with a tokenizer cut down to the words in use."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        whole = Tokenizer(world.tokenizer_files)
+        shown_as = whole.used_in([as_transformed("", name) for name in TRANSFORMS])
+        self.used_ids = used_token_ids(world, whole) + shown_as
+        self.tokenizer_files = reduced_files(world.tokenizer_files, self.used_ids)
+        self.tokenizer = Tokenizer(self.tokenizer_files)
+        model = new_judge(self.tokenizer.end + 1)
+        self.encoder, self.project = model.text_model, model.text_projection
+
+    def whole(self, ids: Tensor) -> Tensor:
+        """What CLIP pools."""
+        return self.encoder(input_ids=ids).pooler_output

@@ -1,0 +1,116 @@
+"""`judge`: a small CLIP that knows the whole world, what is held out included, as a `transformers` folder.
+
+It measures what the base draws, and it is small enough to be shipped as the default of the score node. Its
+texts come from `tutor`; here its picture encoder learns to see what the tutor sees, in every place and in the
+whole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .contrastive import NAME_TEMPLATES, PLACE_WIDTH, name_loss, naming_accuracy, texts_of_names
+from .judge import PICTURE_WIDTH, new_judge, picture_features, pictures_and_patches, resized, write_judge
+from .layout import BaseSize
+from .learner import Learner
+from .pictures import PictureStream
+from .text_towers import JudgeTexts
+from .train_text import TRANSFORMED, TextTrainer
+from .training import stretch_seed
+from .world import World
+
+_TEST_SEED = 1_000_003
+_WHOLE_WEIGHT = 5.0
+
+
+def tutor_trainer(size: BaseSize, world: World, device: torch.device, **options: Any) -> TextTrainer:
+    """What trains the judge's texts and its tutor."""
+    name = f"tutor-{size.name}"
+    return TextTrainer(name, JudgeTexts(world), world, device, transformed=TRANSFORMED, **options)
+
+
+class JudgeTrainer:
+    """Imitating the trained tutor, and naming what a picture shows among all names."""
+
+    def __init__(
+        self,
+        size: BaseSize,
+        world: World,
+        tutored: TextTrainer,
+        device: torch.device,
+        *,
+        seed: int,
+        batch: int,
+        rate: float,
+    ) -> None:
+        """`tutored` is what `tutor` trained; nothing of it is changed here."""
+        self.name = f"judge-{size.name}"
+        self._device, self._batch, self._world, self._side = device, batch, world, size.picture
+        self._tutor, self._scale = tutored.tutor.requires_grad_(False).eval(), tutored.scale
+        texts = tutored.texts
+        assert isinstance(texts, JudgeTexts)
+        self._tokenizer_files = texts.tokenizer_files
+        torch.manual_seed(seed)
+        self.model = new_judge(texts.tokenizer.end + 1).to(device)
+        self.model.text_model.load_state_dict(texts.encoder.state_dict())
+        self.model.text_projection.load_state_dict(texts.project.state_dict())
+        with torch.no_grad():
+            self._names = [texts(texts_of_names(world, template)) for template in NAME_TEMPLATES]
+            self._sharpness = self._scale()
+        self._places = nn.Linear(PICTURE_WIDTH, PLACE_WIDTH).to(device)
+        seeing = nn.ModuleList([self.model.vision_model, self.model.visual_projection])
+        networks = {"seeing": seeing, "places": self._places}
+        parameters = [*seeing.parameters(), *self._places.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self._learner = Learner(networks, "seeing", optimizer, 0.998)
+        self._seed = seed
+        self._pictures = PictureStream(world, self._side, device, seed, transformed=TRANSFORMED)
+
+    def begin(self, index: int) -> None:
+        """Draw other pictures than in earlier stretches."""
+        self._pictures.seed(stretch_seed(self._seed, index))
+
+    def step(self, index: int, rate: float) -> dict[str, Tensor]:
+        """One batch of new pictures."""
+        batch = self._pictures.batch(self._batch)
+        seen = resized(batch.images)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            with torch.no_grad():
+                wanted, _, places = self._tutor(seen)
+            pictures, patches = pictures_and_patches(self.model, seen)
+            patches = self._places(patches)
+        names = self._pictures.rng.choice(self._names)
+        whole = 1 - (pictures * wanted).sum(-1).mean()
+        there = _place_error(patches, places)
+        naming = name_loss(self._sharpness * pictures @ names.T, batch)
+        self._learner.update(naming + _WHOLE_WEIGHT * whole + there, index, rate)
+        named = naming_accuracy(pictures, names, batch)
+        return {"naming": naming, "whole": whole, "there": there, "named": named}
+
+    def state(self) -> dict[str, Any]:
+        """Weights of what sees, their average, the optimizer."""
+        return self._learner.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The counterpart of `state`."""
+        self._learner.load(state)
+
+    @torch.no_grad()
+    def report(self, folder: Path, index: int) -> dict[str, float]:
+        """Write the averaged model as a folder; how often it names new pictures right among all names."""
+        batch = PictureStream(self._world, self._side, self._device, _TEST_SEED).batch(512)
+        with self._learner.average.applied():
+            pictures = torch.cat([picture_features(self.model, part) for part in batch.images.split(64)])
+            write_judge(folder / self.name, self.model, self._scale, self._tokenizer_files)
+        return {"named_in_test": float(naming_accuracy(pictures, self._names[0], batch))}
+
+
+def _place_error(patches: Tensor, places: Tensor) -> Tensor:
+    """How far patches (B, n, c) are from the tutor's map (B, c, h, w) of the same n places, normalised."""
+    wanted = places.float().flatten(2).transpose(1, 2)
+    return F.mse_loss(patches.float(), F.layer_norm(wanted, wanted.shape[-1:]))
