@@ -54,7 +54,7 @@ class TextTrainer:
             "scale": self.scale,
         }
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
-        optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98))
+        optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98), fused=True)
         self._learner = Learner(networks, "text", optimizer, 0.998)
         self._seed = seed
         self._pictures = PictureStream(world, PICTURE, device, seed, transformed=transformed)

@@ -78,6 +78,16 @@ def test_unet_hears_time_and_text_and_trains_under_autocast() -> None:
     assert not without, f"no gradient reaches {without}"
 
 
+def test_unet_predicts_the_same_while_it_trains() -> None:
+    unet = shaken(UNet((1,)))
+    given = torch.randn(2, 4, 8, 8), torch.tensor([10, 700]), torch.randn(2, 77, 768)
+    training = unet(*given)
+    with torch.no_grad():
+        sampling = unet(*given)
+    assert training.requires_grad and training.any()
+    assert torch.allclose(training, sampling, atol=1e-5)
+
+
 @pytest.mark.parametrize("channel_mult", [(), (1, 0)])
 def test_unet_refuses_what_is_no_width(channel_mult: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="channel_mult"):
