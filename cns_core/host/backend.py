@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..backend import TextFeatures
+from .idle_layers import idle_layers_left_out
 from .model import PREFIX, noise_levels
 from .plain_tensors import plain_tensors
 from .text import SplicedTokenizer, encode_prompt, with_tokens
@@ -111,6 +112,7 @@ class HostBackend:
                 "unload other models, or start ComfyUI without --lowvram."
             )
         self._loaded.enter_context(plain_tensors(self.model.model, self.clip.cond_stage_model))
+        self._loaded.enter_context(idle_layers_left_out(self.clip))
         self._constants = {p.untyped_storage().data_ptr() for p in self.clip.cond_stage_model.parameters()}
 
 

@@ -1,0 +1,76 @@
+"""Text encoder layers that add nothing are left out while training, and only then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from devtools.random_checkpoint import SMALL_TEXT_OPTIONS
+
+LAYER = "cond_stage_model.transformer.text_model.encoder.layers.1."
+LAST_OF_ITS_BRANCHES = ("self_attn.out_proj.", "mlp.fc2.")
+PROMPT = "a photo of a dog"
+
+
+@pytest.fixture(scope="module")
+def backend_module(pack: ModuleType) -> ModuleType:
+    import asyncio
+
+    asyncio.run(pack.comfy_entrypoint())
+    from ComfyUI_CNS.cns_core.host import backend
+
+    return backend
+
+
+@pytest.fixture(scope="module")
+def idle(comfy: ModuleType, small_checkpoint: Path) -> tuple[Any, Any]:
+    """MODEL and CLIP whose second text layer is an exact identity."""
+    state = load_file(small_checkpoint)
+    for name in state:
+        if name.startswith(tuple(LAYER + branch for branch in LAST_OF_ITS_BRANCHES)):
+            state[name].zero_()
+    with torch.inference_mode():
+        model, clip, *_ = comfy.sd.load_state_dict_guess_config(
+            state, output_vae=False, te_model_options=SMALL_TEXT_OPTIONS
+        )
+    return model, clip
+
+
+def layers_of(clip: Any) -> torch.nn.ModuleList:
+    return clip.cond_stage_model.clip_l.transformer.text_model.encoder.layers
+
+
+def features_in_training(module: ModuleType, model: Any, clip: Any) -> tuple[torch.Tensor, int]:
+    with module.training_mode(), torch.no_grad():
+        vectors = {"clip_l": torch.zeros(768)}
+        backend = module.HostBackend(model, clip, "<x>", vectors, {})
+        with backend.hung({}):
+            return backend.encode([PROMPT], vectors).cross, len(layers_of(clip))
+
+
+def test_what_comes_out_stays_the_same(backend_module: ModuleType, idle: tuple[Any, Any]) -> None:
+    model, clip = idle
+    untouched = clip.encode_from_tokens(clip.tokenize(PROMPT))
+    features, run = features_in_training(backend_module, model, clip)
+    assert torch.equal(features, untouched.float())
+    assert run == 1 and len(layers_of(clip)) == 2
+
+
+def test_clip_skip_counts_every_layer(backend_module: ModuleType, idle: tuple[Any, Any]) -> None:
+    model, clip = idle
+    skipping = clip.clone()
+    skipping.clip_layer(-2)
+    untouched = skipping.encode_from_tokens(skipping.tokenize(PROMPT))
+    features, run = features_in_training(backend_module, model, skipping)
+    assert torch.equal(features, untouched.float()) and run == 2
+    # A clip skip that another clone left behind in the shared text encoder is none of this one's.
+    assert features_in_training(backend_module, model, clip)[1] == 1
+
+
+def test_busy_layers_are_run(backend_module: ModuleType, random_model: Any) -> None:
+    assert features_in_training(backend_module, random_model.model, random_model.clip)[1] == 2
