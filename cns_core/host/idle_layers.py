@@ -22,9 +22,9 @@ def idle_layers_left_out(clip: Any) -> Iterator[None]:
     clip.cond_stage_model.reset_clip_options()  # another clone's clip skip may still be set
     try:
         for encoder in clip.cond_stage_model.children():
-            stack = getattr(getattr(getattr(encoder, "transformer", None), "text_model", None), "encoder", None)
-            if stack is None or clip.layer_idx is not None or encoder.layer != "last":
+            if clip.layer_idx is not None or getattr(encoder, "layer", None) != "last":
                 continue
+            stack = encoder.transformer.text_model.encoder
             busy = [layer for layer in stack.layers if not _is_idle(layer)]
             if len(busy) < len(stack.layers):
                 shortened.append((stack, stack.layers))
