@@ -18,10 +18,10 @@ from .contrastive import NAME_TEMPLATES, PLACE_WIDTH, name_loss, naming_accuracy
 from .judge import PICTURE_WIDTH, new_judge, picture_features, pictures_and_patches, resized, write_judge
 from .layout import BaseSize
 from .learner import Learner
+from .picture_trainer import PictureTrainer
 from .pictures import PictureStream
 from .text_towers import JudgeTexts
 from .train_text import TRANSFORMED, TextTrainer
-from .training import stretch_seed
 from .world import World
 
 _TEST_SEED = 1_000_003
@@ -34,7 +34,7 @@ def tutor_trainer(size: BaseSize, world: World, device: torch.device, **options:
     return TextTrainer(name, JudgeTexts(world), world, device, transformed=TRANSFORMED, **options)
 
 
-class JudgeTrainer:
+class JudgeTrainer(PictureTrainer):
     """Imitating the trained tutor, and naming what a picture shows among all names."""
 
     def __init__(
@@ -49,7 +49,6 @@ class JudgeTrainer:
         rate: float,
     ) -> None:
         """`tutored` is what `tutor` trained; nothing of it is changed here."""
-        self.name = f"judge-{size.name}"
         self._device, self._batch, self._world, self._side = device, batch, world, size.picture
         self._tutor, self._scale = tutored.tutor.requires_grad_(False).eval(), tutored.scale
         texts = tutored.texts
@@ -69,44 +68,32 @@ class JudgeTrainer:
         networks = {"seeing": seeing, "places": self._places}
         parameters = [*seeing.parameters(), *self._places.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        self._learner = Learner(networks, "seeing", optimizer, 0.998)
-        self._seed = seed
-        self._pictures = PictureStream(world, self._side, device, seed, transformed=TRANSFORMED)
-
-    def begin(self, index: int) -> None:
-        """Draw other pictures than in earlier stretches."""
-        self._pictures.seed(stretch_seed(self._seed, index))
+        pictures = PictureStream(world, self._side, device, seed, transformed=TRANSFORMED)
+        learner = Learner(networks, "seeing", optimizer, 0.998)
+        super().__init__(f"judge-{size.name}", seed, pictures, learner)
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures."""
-        batch = self._pictures.batch(self._batch)
+        batch = self.pictures.batch(self._batch)
         seen = resized(batch.images)
         with torch.autocast(self._device.type, torch.bfloat16):
             with torch.no_grad():
                 wanted, _, places = self._tutor(seen)
             pictures, patches = pictures_and_patches(self.model, seen)
             patches = self._places(patches)
-        names = self._pictures.rng.choice(self._names)
+        names = self.pictures.rng.choice(self._names)
         whole = 1 - (pictures * wanted).sum(-1).mean()
         there = _place_error(patches, places)
         naming = name_loss(self._sharpness * pictures @ names.T, batch)
-        self._learner.update(naming + _WHOLE_WEIGHT * whole + there, index, rate)
+        self.learner.update(naming + _WHOLE_WEIGHT * whole + there, index, rate)
         named = naming_accuracy(pictures, names, batch)
         return {"naming": naming, "whole": whole, "there": there, "named": named}
-
-    def state(self) -> dict[str, Any]:
-        """Weights of what sees, their average, the optimizer."""
-        return self._learner.state()
-
-    def load(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state`."""
-        self._learner.load(state)
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:
         """Write the averaged model as a folder; how often it names new pictures right among all names."""
         batch = PictureStream(self._world, self._side, self._device, _TEST_SEED).batch(512)
-        with self._learner.average.applied():
+        with self.learner.average.applied():
             pictures = torch.cat([picture_features(self.model, part) for part in batch.images.split(64)])
             write_judge(folder / self.name, self.model, self._scale, self._tokenizer_files)
         return {"named_in_test": float(naming_accuracy(pictures, self._names[0], batch))}

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
 from .learner import Learner
+from .picture_trainer import PictureTrainer
 from .pictures import PictureStream
 from .text_towers import TextTower
-from .training import stretch_seed
 from .world import World
 
 PICTURE = 64
@@ -25,7 +25,7 @@ TRANSFORMED = 0.06  # of the judge's pictures: shown as one of the transforms th
 _TEST_SEED = 1_000_003
 
 
-class TextTrainer:
+class TextTrainer(PictureTrainer):
     """CLIP's loss over captions, and naming what a picture shows among all names."""
 
     def __init__(
@@ -41,7 +41,6 @@ class TextTrainer:
         transformed: float = 0.0,
     ) -> None:
         """`transformed` is the share of pictures that are shown as one of the transforms."""
-        self.name = name
         self._device, self._batch, self._world = device, batch, world
         torch.manual_seed(seed)
         self.texts = texts.to(device)
@@ -55,29 +54,24 @@ class TextTrainer:
         }
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98), fused=True)
-        self._learner = Learner(networks, "text", optimizer, 0.998)
-        self._seed = seed
-        self._pictures = PictureStream(world, PICTURE, device, seed, transformed=transformed)
-
-    def begin(self, index: int) -> None:
-        """Draw other pictures than in earlier stretches."""
-        self._pictures.seed(stretch_seed(self._seed, index))
+        pictures = PictureStream(world, PICTURE, device, seed, transformed=transformed)
+        super().__init__(name, seed, pictures, Learner(networks, "text", optimizer, 0.998))
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures, their captions, and all names."""
-        batch = self._pictures.batch(self._batch)
+        batch = self.pictures.batch(self._batch)
         with torch.autocast(self._device.type, torch.bfloat16):
             pictures, named, _ = self.tutor(batch.images)
             texts = self.texts(batch.captions)
-            names = self.texts(name_texts(self._world, self._pictures.rng))
+            names = self.texts(name_texts(self._world, self.pictures.rng))
         scale = self.scale()
         captions, naming = caption_loss(pictures, texts, scale), name_loss(scale * pictures @ names.T, batch)
-        self._learner.update(captions + naming + name_loss(named, batch), index, rate)
+        self.learner.update(captions + naming + name_loss(named, batch), index, rate)
         return {"captions": captions, "naming": naming, "named": naming_accuracy(pictures, names, batch)}
 
     def state(self) -> dict[str, Any]:
         """Weights, the text encoder's average and its ids, the optimizer."""
-        return {**self._learner.state(), "used_ids": self.texts.used_ids}
+        return {**super().state(), "used_ids": self.texts.used_ids}
 
     def load(self, state: dict[str, Any]) -> None:
         """The counterpart of `state`."""
@@ -86,7 +80,7 @@ class TextTrainer:
                 f"{self.name} was trained for {len(state['used_ids'])} token ids, this world's captions use "
                 f"{len(self.texts.used_ids)} others: train it anew, or bring the world file it was trained on"
             )
-        self._learner.load(state)
+        super().load(state)
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from .layout import BaseSize
 from .learner import Learner
+from .picture_trainer import PictureTrainer
 from .pictures import PictureStream
 from .png import sheet, write_png
 from .prompts import evaluation_prompts
@@ -77,7 +77,7 @@ class LatentPool:
         return self._latents[places], self._contexts[places].float()
 
 
-class UNetTrainer:
+class UNetTrainer(PictureTrainer):
     """Noise prediction with caption drop-out; what counts is the averaged weights.
 
     Errors of the noise are small where there is much of it, though there it is the text that decides what is
@@ -102,8 +102,7 @@ class UNetTrainer:
         fresh: float,
         compiled: bool,
     ) -> None:
-        self.name = f"unet-{size.name}"
-        self._size, self._device, self._batch, self._seed = size, device, batch, seed
+        self._size, self._device, self._batch = size, device, batch
         self._fresh = max(1, round(fresh * batch))
         torch.manual_seed(seed)
         self.unet = UNet(size.channel_mult).to(device, memory_format=torch.channels_last)
@@ -111,10 +110,11 @@ class UNetTrainer:
         optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
         )
-        self._learner = Learner({"unet": self.unet}, "unet", optimizer, 0.999)
+        pictures = PictureStream(world, size.picture, device, seed)
+        learner = Learner({"unet": self.unet}, "unet", optimizer, 0.999)
+        super().__init__(f"unet-{size.name}", seed, pictures, learner)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._vae, self._text, self._tokenizer, self._world = vae, text, tokenizer, world
-        pictures = PictureStream(world, size.picture, device, seed)
         self._pool = LatentPool(pictures, vae, text, tokenizer, pool)
         self._first_pictures = min(pool, 64 * batch)
         kept = noise_schedule().to(device)
@@ -126,7 +126,7 @@ class UNetTrainer:
 
     def begin(self, index: int) -> None:
         """Fill the pool, which is not saved, with other pictures than in earlier stretches."""
-        seed = stretch_seed(self._seed, index)
+        seed = stretch_seed(self.seed, index)
         self._generator.manual_seed(seed)
         self._pool.restart(seed)
         for first in range(0, self._first_pictures, _FILLED_AT_ONCE):
@@ -147,7 +147,7 @@ class UNetTrainer:
             predicted = self._predict(noisy, t, contexts)
         errors = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
         loss = (self._weight[t] * errors).mean()
-        norm = self._learner.update(loss, index, rate)
+        norm = self.learner.update(loss, index, rate)
         return {"loss": loss, "mse": errors.mean(), "gradient": norm}
 
     def _noise_levels(self, count: int) -> Tensor:
@@ -156,20 +156,12 @@ class UNetTrainer:
         share = (torch.arange(count, device=self._device) + share) / count
         return (share * len(self._sigma)).long().clamp(max=len(self._sigma) - 1)
 
-    def state(self) -> dict[str, Any]:
-        """Weights, their average, the optimizer."""
-        return self._learner.state()
-
-    def load(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state`."""
-        self._learner.load(state)
-
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:
         """A sheet of samples for the first evaluation prompts, and the prompts beside it."""
         prompts = [prompt.text for prompt in evaluation_prompts(self._world, _SHEET)]
         contexts = self._text(self._tokenizer(prompts).to(self._device))
-        with self._learner.average.applied(), torch.autocast(self._device.type, torch.bfloat16):
+        with self.learner.average.applied(), torch.autocast(self._device.type, torch.bfloat16):
             latents = sample(
                 self.unet, contexts, self._untold, self._size.latent_shape, seeds=range(_SHEET), steps=20
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from .layout import BaseSize
 from .learner import Learner
+from .picture_trainer import PictureTrainer
 from .pictures import PictureStream
 from .png import sheet, write_png
-from .training import stretch_seed
 from .vae import Vae
 from .world import World
 
@@ -23,28 +22,23 @@ _TEST_SEED = 1_000_003
 _TEST_PICTURES = 64
 
 
-class VaeTrainer:
+class VaeTrainer(PictureTrainer):
     """Reconstruction by squared error of pixels and their differences; latents pulled to unit variance."""
 
     def __init__(
         self, size: BaseSize, world: World, device: torch.device, *, seed: int, batch: int, rate: float
     ) -> None:
-        self.name = f"vae-{size.name}"
-        self._device, self._batch, self._seed = device, batch, seed
+        self._device, self._batch = device, batch
         torch.manual_seed(seed)
         self.vae = Vae().to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(self.vae.parameters(), lr=rate, betas=(0.9, 0.99))
-        self._learner = Learner({"vae": self.vae}, "vae", optimizer, 0.999)
-        self._pictures = PictureStream(world, size.picture, device, seed)
+        learner = Learner({"vae": self.vae}, "vae", optimizer, 0.999)
+        super().__init__(f"vae-{size.name}", seed, PictureStream(world, size.picture, device, seed), learner)
         self._test = PictureStream(world, size.picture, device, _TEST_SEED).batch(_TEST_PICTURES).images
-
-    def begin(self, index: int) -> None:
-        """Draw other pictures than in earlier stretches."""
-        self._pictures.seed(stretch_seed(self._seed, index))
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures."""
-        images = self._pictures.batch(self._batch).images.contiguous(memory_format=torch.channels_last)
+        images = self.pictures.batch(self._batch).images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16):
             latents = self.vae.taesd_encoder(images)
             drawn = self.vae.taesd_decoder(latents)
@@ -55,21 +49,13 @@ class VaeTrainer:
         mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         unit = (mean**2 + (deviation - 1) ** 2).mean()
         loss = pixels + _EDGE_WEIGHT * edges + _UNIT_WEIGHT * unit
-        self._learner.update(loss, index, rate)
+        self.learner.update(loss, index, rate)
         return {"mse": pixels, "edges": edges, "unit": unit}
-
-    def state(self) -> dict[str, Any]:
-        """Weights, their average, and the optimizer."""
-        return self._learner.state()
-
-    def load(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state`."""
-        self._learner.load(state)
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:
         """PSNR on pictures it is never trained on, and a sheet of them beside what comes back."""
-        with self._learner.average.applied():
+        with self.learner.average.applied():
             back = torch.cat([self.vae.decode(self.vae.encode(part)) for part in self._test.split(16)])
         pairs = torch.stack((self._test[:32], back[:32]), 1).flatten(0, 1)
         write_png(folder / "samples" / f"{self.name}-{index:07d}.png", sheet(pairs, 8, zoom=2))

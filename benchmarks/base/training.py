@@ -111,9 +111,12 @@ def train(trainer: Trainer, stretch: Stretch) -> int:
             if now - last_log >= stretch.log_seconds or index == first + 1:
                 values = {name: float(total) / count for name, (total, count) in sums.items()}
                 if any(value != value for value in values.values()):
+                    kept = (
+                        f"The last good state is in {path}; go on from it" if path.is_file() else "Begin anew"
+                    )
                     raise FloatingPointError(
                         f"{trainer.name}: not a number at step {index}: {values}. "
-                        f"The last good state is in {path}; go on from it with a lower learning rate."
+                        f"{kept} with a lower learning rate."
                     )
                 _log(
                     stretch.folder,

@@ -124,6 +124,8 @@ def test_not_a_number_raises_and_leaves_the_last_good_state(tmp_path: Path) -> N
         train(broken, Stretch(tmp_path, minutes=10, steps=1000, log_seconds=0))
     saved = load_checkpoint(tmp_path / "toy.ckpt")
     assert saved["index"] == 3 and saved["trainer"]["weight"][0] == 3
+    with pytest.raises(FloatingPointError, match="Begin anew with a lower learning rate"):
+        train(broken, Stretch(tmp_path / "fresh", minutes=10, steps=1000, log_seconds=0))
 
 
 def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
