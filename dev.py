@@ -28,6 +28,7 @@ the small base model:
   dev.py base --help          the tools that make it: build, vae, clip, judge, unet, bench, pack, expand
   dev.py base unet --help     one tool's options
   dev.py bench base           draws with it and holds the pictures against bars
+  dev.py bench learning       learns the concepts that it has never seen, and scores them
                 All of them work in benchmarks/base/work/ unless --work names another folder.
 
 The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
@@ -99,11 +100,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench",
-        help="measure the small base model",
+        help="measure the small base model, or learning on it",
         description="Draws seeded prompts with the base and holds what its judge sees in them against bars; "
         "the exit code is 1 if one is missed. The world and the judge have to be there: dev.py base --help.",
     )
-    bench.add_argument("what", choices=("base",), help="what to measure")
+    bench.add_argument(
+        "what", choices=("base", "learning"), help="what to measure; learning has options of its own: --help"
+    )
     bench.add_argument("--size", choices=("s", "m"), default="s", help="of the base; default: s")
     bench.add_argument(
         "--work", type=Path, metavar="DIR", help="where the tools work; default: benchmarks/base/work"
@@ -119,9 +122,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(words: list[str]) -> argparse.Namespace:
-    """Parse the command line; what follows `base` belongs to its tools, options and --help included."""
+    """Parse the command line; what follows `base` or `bench learning` is theirs, --help included."""
     if words[:1] == ["base"]:
         return argparse.Namespace(command="base", words=words[1:])
+    if words[:2] == ["bench", "learning"]:
+        return argparse.Namespace(command="learning", words=words[2:])
     return build_parser().parse_args(words)
 
 
@@ -172,6 +177,10 @@ def main() -> int:
             return run_lint()
         if arguments.command == "base":
             return run_base(arguments.words)
+        if arguments.command == "learning":
+            return subprocess.call(
+                [str(venv_python()), str(ROOT / "benchmarks" / "learning.py"), *arguments.words]
+            )
         if arguments.command == "bench":
             return run_base(bench_words(arguments.size, arguments.work, arguments.packed))
         # So that the host process is stopped too when this one is told to end.

@@ -262,8 +262,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def main() -> int:
-    """Run the command line; returns the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="bench learning", description=__doc__, formatter_class=layout)
     parser.add_argument("--checkpoint", type=Path, required=True, help="the base model")
@@ -287,7 +287,12 @@ def main() -> int:
     parser.add_argument("--top-percent", type=float, default=0.0, help="k of Eq. 3, in place of the budget")
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--output", type=Path, default=ROOT / "demo_output" / "learning.jsonl")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    options = build_parser().parse_args()
     if options.set:
         options.stream = folders_of_set(options.set)
     _host_in_this_process()

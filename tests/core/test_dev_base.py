@@ -88,3 +88,8 @@ def test_dev_hands_base_and_bench_over(dev: ModuleType, monkeypatch: pytest.Monk
         monkeypatch.setattr(dev.sys, "argv", ["dev.py", *words])
         assert dev.main() == 7
     assert seen == [["vae", "--help"], ["bench", "--size", "m"]]
+
+
+def test_bench_learning_takes_its_own_words(dev: ModuleType) -> None:
+    arguments = dev.parse_arguments(["bench", "learning", "--set", "1", "--help"])
+    assert (arguments.command, arguments.words) == ("learning", ["--set", "1", "--help"])
