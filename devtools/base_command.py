@@ -6,10 +6,14 @@ import argparse
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .errors import DevToolError
 from .paths import ROOT, comfyui_directory, venv_python
+
+_MODULE = ("-m", "benchmarks.base")
 
 
 def run_base(words: Sequence[str]) -> int:
@@ -18,13 +22,30 @@ def run_base(words: Sequence[str]) -> int:
     Does not return where the system can put one program in another's place: Ctrl-C and SIGTERM then reach the
     tool that saves its work because of them, and no parent that would kill it meanwhile.
     """
-    command = [str(venv_python()), "-m", "benchmarks.base", *with_tokenizer(words, comfyui_directory())]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [str(venv_python()), *_MODULE, *with_tokenizer(words, comfyui_directory())]
+    environment = _environment()
     if os.name != "nt":
         os.execve(command[0], command, environment)
     signal.signal(signal.SIGINT, lambda *_: None)  # the tool gets it too, and ends when it has saved
     return subprocess.call(command, env=environment)
+
+
+def expand(packed: Path, out: Path) -> None:
+    """Make ComfyUI's checkpoint of a packed base.
+
+    Raises:
+        DevToolError: with what the tool printed, if it failed.
+    """
+    command = [sys.executable, *_MODULE, "expand", str(packed), "--out", str(out)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DevToolError(f"{packed} could not be expanded: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the repository on Python's path, whatever folder the user is in."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def with_tokenizer(words: Sequence[str], comfyui: Path) -> list[str]:

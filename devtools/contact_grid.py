@@ -29,6 +29,17 @@ def grid(rows: Sequence[Sequence[Cell]]) -> Image.Image:
     return sheet
 
 
+def quartered(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Up to four pictures of one size as one, two in a row; a single one stays as it is."""
+    if len(pictures) == 1:
+        return pictures[0]
+    width, height = pictures[0].size
+    whole = Image.new("RGB", (2 * width, 2 * height), "white")
+    for index, picture in enumerate(pictures[:4]):
+        whole.paste(picture.convert("RGB"), (index % 2 * width, index // 2 * height))
+    return whole
+
+
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures below each other, left edges aligned."""
     sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")

@@ -7,14 +7,15 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .api_client import ApiClient, Graph
-from .contact_grid import Cell, grid, stacked
-from .demo_concepts import DemoConcept, prompt_for_two, read_concepts
+from .contact_grid import Cell, grid, quartered, stacked
+from .demo_concepts import DemoConcept, pairs, prompts_for_two, read_concepts
 from .errors import DevToolError
 from .graphs import add, find, find_one, keep_only, override, read_graph, wired_from
 from .host_process import HostProcess
@@ -25,15 +26,18 @@ WORKFLOWS = ROOT / "workflows" / "api"
 MEMORY_NAME = "cns_demo"
 SEED = 1
 
-# The random model cannot learn much: small pictures and few steps, so that all takes minutes on two cores.
-RANDOM_STEPS, RANDOM_RESOLUTION = 60, 128
-REAL_STEPS, REAL_RESOLUTION = 500, 512
+SMALL_STEPS, SMALL_RESOLUTION, SMALL_BATCH = 150, 64, 4  # the small base: minutes on two cores
+REAL_STEPS, REAL_RESOLUTION, REAL_BATCH = 500, 512, 1
+REAL_PICTURES = 1  # for each concept after each stage: one takes long enough without a GPU
 
-MEANINGLESS = (
-    "No --checkpoint was given, so the model is random: it shows that everything runs, "
-    "its pictures are noise and mean nothing."
+PHOTOS_ON_SMALL_BASE = (
+    "No --checkpoint was given: the small base model knows emoji scenes of 64 pixels alone, so photos show "
+    "that everything runs, not how well they are learned."
 )
-MEANINGLESS_SCORES = "No --clip-model was given, so the CLIP model is random too: the scores mean nothing."
+SCORES_OF_PHOTOS = (
+    "No --clip-model was given: the built-in CLIP knows emoji scenes alone, so its scores of other pictures "
+    "mean nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,12 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class Score:
-    """What CLIPScore said about one picture."""
+    """What CLIPScore said about the pictures of one cell."""
 
     stage: int
     concept: str
-    prompt: str
+    prompt: str  # of the first picture
+    pictures: int
     clip_i: float
     clip_t: float
 
@@ -65,29 +70,35 @@ class Demo:
     def __init__(
         self, host: HostProcess, client: ApiClient, options: DemoOptions, names: tuple[str, str]
     ) -> None:
-        is_random = options.checkpoint is None
+        small = options.checkpoint is None
         self.host, self.client = host, client
         self.checkpoint, self.clip_model = names
-        self.steps = options.steps or (RANDOM_STEPS if is_random else REAL_STEPS)
-        self.resolution = options.resolution or (RANDOM_RESOLUTION if is_random else REAL_RESOLUTION)
+        self.steps = options.steps or (SMALL_STEPS if small else REAL_STEPS)
+        self.resolution = options.resolution or (SMALL_RESOLUTION if small else REAL_RESOLUTION)
+        self.batch_size = SMALL_BATCH if small else REAL_BATCH
+        self.pictures = None if small else REAL_PICTURES
 
     def learn(self, concept: DemoConcept, first: bool) -> Image.Image:
         """Train one concept into the memory file; gives back its loss curve."""
         graph = read_graph(WORKFLOWS / ("learn_concept.json" if first else "add_concept.json"))
         graph = self._fitted(graph)
         graph = override(graph, "LoadConceptImages", **self._concept_inputs(concept))
-        graph = override(graph, "ContinualTrain", steps=self.steps, seed=SEED, preview_every=0)
+        graph = override(graph, "ContinualTrain", **self._training(), preview_every=0)
         graph = override(graph, "SaveConceptMemory", filename=MEMORY_NAME)
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
         train, save = find_one(graph, "ContinualTrain"), find_one(graph, "SaveConceptMemory")
         graph = add(graph, "demo_curve", "SaveImage", images=[train, 1], filename_prefix="curve")
         return self._picture(keep_only(graph, save, "demo_curve"), "demo_curve")
 
-    def draw(self, prompt: str, with_memory: bool = True) -> Image.Image:
-        """One picture, by the model with the memory file applied, or by the untouched one."""
+    def draw(self, prompts: Sequence[str], with_memory: bool = True) -> list[Image.Image]:
+        """One picture for each prompt, by the model with the memory file applied, or by the untouched one."""
+        wanted = prompts[: self.pictures]
+        return [self._drawn(prompt, SEED + index, with_memory) for index, prompt in enumerate(wanted)]
+
+    def _drawn(self, prompt: str, seed: int, with_memory: bool) -> Image.Image:
         graph = self._fitted(read_graph(WORKFLOWS / "draw_concepts.json"))
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
-        graph = override(graph, "KSampler", seed=SEED)
+        graph = override(graph, "KSampler", seed=seed)
         # The workflow draws several pictures; take the first one by the model wanted.
         model = "ApplyPersonalizedUNet" if with_memory else "CheckpointLoaderSimple"
         samplers = find(graph, "KSampler")
@@ -97,8 +108,16 @@ class Demo:
         graph = add(graph, "demo_drawing", "SaveImage", images=[decode, 0], filename_prefix="drawing")
         return self._picture(keep_only(graph, "demo_drawing"), "demo_drawing")
 
-    def score(self, stage: int, picture: Image.Image, prompt: str, concepts: list[DemoConcept]) -> Score:
-        """CLIP-I against the concepts' photos and CLIP-T against the prompt."""
+    def score(
+        self, stage: int, pictures: list[Image.Image], prompts: Sequence[str], concepts: list[DemoConcept]
+    ) -> Score:
+        """CLIP-I against the concepts' photos and CLIP-T against the prompts, means over the pictures."""
+        figures = [self._scored(*pair, concepts) for pair in zip(pictures, prompts, strict=False)]
+        clip_i, clip_t = (sum(values) / len(figures) for values in zip(*figures, strict=True))
+        names = " + ".join(concept.name for concept in concepts)
+        return Score(stage, names, prompts[0], len(figures), clip_i, clip_t)
+
+    def _scored(self, picture: Image.Image, prompt: str, concepts: list[DemoConcept]) -> tuple[float, float]:
         picture.save(self.host.base / "input" / "demo_drawn.png")
         template = read_graph(WORKFLOWS / "learn_concept.json")
         loader = template[find_one(template, "LoadConceptImages")]
@@ -112,8 +131,10 @@ class Demo:
         }
         inputs = {"image": ["picture", 0], "prompt": prompt, "clip_model": self.clip_model, **sockets}
         graph = add(graph, "score", "CLIPScore", **inputs)
-        text = " ".join(self.client.run(graph)["score"]["text"])
-        return Score(stage, " + ".join(c.name for c in concepts), prompt, *_figures(text))
+        return _figures(" ".join(self.client.run(graph)["score"]["text"]))
+
+    def _training(self) -> dict[str, int]:
+        return {"steps": self.steps, "batch_size": self.batch_size, "seed": SEED}
 
     def _fitted(self, graph: Graph) -> Graph:
         graph = override(graph, "CheckpointLoaderSimple", ckpt_name=self.checkpoint)
@@ -144,9 +165,11 @@ def run_demo(options: DemoOptions) -> int:
         concepts = read_concepts(options.concepts)
     output = options.output.expanduser().resolve()
     output.mkdir(parents=True, exist_ok=True)
-    warnings = [MEANINGLESS] if options.checkpoint is None else []
-    warnings += [MEANINGLESS_SCORES] if options.clip_model is None else []
-    print("\n".join(warnings), flush=True)
+    emoji = options.checkpoint is None and options.concepts is None
+    warnings = [PHOTOS_ON_SMALL_BASE] if options.checkpoint is None and not emoji else []
+    warnings += [SCORES_OF_PHOTOS] if options.clip_model is None and not emoji else []
+    if warnings:
+        print("\n".join(warnings), flush=True)
 
     host = HostProcess()
     names = (stage_checkpoint(host.base, options.checkpoint), stage_clip(host.base, options.clip_model))
@@ -165,7 +188,8 @@ def run_demo(options: DemoOptions) -> int:
     print(f"\nDone in {seconds:.0f} s. In {output}:")
     for name in ("grid.png", "loss_curves.png", memory.name, "scores.md", "scores.json"):
         print(f"  {name}")
-    print("\n".join(warnings))
+    for warning in warnings:
+        print(warning)
     return 0
 
 
@@ -175,12 +199,13 @@ def _learn_and_draw(
     """Learn each concept and draw all learned so far: loss curves, the grid's rows, scores."""
     rows: list[list[Cell]] = []
     for concept in concepts:
-        _say(f"untouched model: {concept.plain_prompt}")
-        before = demo.draw(concept.plain_prompt, with_memory=False)
+        _say(f"untouched model: {concept.plain_prompts[0]}")
+        before = demo.draw(concept.plain_prompts, with_memory=False)
+        given = [Image.open(path).convert("RGB") for path in concept.pictures[: len(before)]]
         rows.append(
             [
-                (f"{concept.token}: a photo given", Image.open(concept.pictures[0])),
-                ("untouched model", before),
+                (f"{concept.token}: given", quartered([ImageOps.fit(one, given[0].size) for one in given])),
+                (f"untouched: {concept.class_word}", quartered(before)),
             ]
         )
     curves: list[Image.Image] = []
@@ -192,17 +217,18 @@ def _learn_and_draw(
             if concept not in concepts[:stage]:
                 row.append((f"stage {stage}: not learned yet", None))
                 continue
-            _say(f"stage {stage}: drawing {concept.prompt}")
-            picture = demo.draw(concept.prompt)
-            row.append((f"after learning {new.token}", picture))
-            scores.append(demo.score(stage, picture, concept.prompt, [concept]))
+            _say(f"stage {stage}: drawing {concept.prompts[0]}")
+            pictures = demo.draw(concept.prompts)
+            row.append((f"after learning {new.token}", quartered(pictures)))
+            scores.append(demo.score(stage, pictures, concept.prompts, [concept]))
     if len(concepts) > 1:
-        pair = sorted(concepts, key=lambda concept: concept.kind == "style")[:2]
-        prompt = prompt_for_two(pair[0], pair[1])
-        _say(f"two together: {prompt}")
-        picture = demo.draw(prompt)
-        rows.append([(prompt, picture)])
-        scores.append(demo.score(len(concepts), picture, prompt, pair))
+        rows.append([])
+    for pair in pairs(concepts):
+        prompts = prompts_for_two(*pair)
+        _say(f"two together: {prompts[0]}")
+        pictures = demo.draw(prompts)
+        rows[-1].append((" + ".join(concept.token for concept in pair), quartered(pictures)))
+        scores.append(demo.score(len(concepts), pictures, prompts, list(pair)))
     return curves, rows, scores
 
 
@@ -218,8 +244,14 @@ def _write_scores(output: Path, scores: list[Score], warnings: list[str]) -> Non
     data = {"warnings": warnings, "scores": [vars(score) for score in scores]}
     (output / "scores.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     lines = ["# CLIP scores (plain cosine)", "", *warnings, ""]
-    lines += ["| after stage | concept | prompt | CLIP-I | CLIP-T |", "|---|---|---|---|---|"]
-    lines += [f"| {s.stage} | {s.concept} | `{s.prompt}` | {s.clip_i:.4f} | {s.clip_t:.4f} |" for s in scores]
+    lines += [
+        "| after stage | concept | first prompt | pictures | CLIP-I | CLIP-T |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {s.stage} | {s.concept} | `{s.prompt}` | {s.pictures} | {s.clip_i:.4f} | {s.clip_t:.4f} |"
+        for s in scores
+    ]
     (output / "scores.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

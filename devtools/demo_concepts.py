@@ -11,8 +11,10 @@ from pathlib import Path
 from .errors import DevToolError
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
-_PROMPTS = {"style": "a house in the style of {}"}
-_PROMPT = "a photo of {}"
+# Four pictures of each concept: a thing in surroundings of its own, a style or a place with different things.
+_SURROUNDINGS = ("on a beach", "in the snow", "at night", "on a purple background")
+_THINGS = ("a house", "a cat", "a car", "a guitar")
+_JOINTS = {"style": "in the style of {}", "scene": "in {}"}
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,17 @@ class DemoConcept:
         return f"<{re.sub('[^A-Za-z0-9]+', '-', self.name).strip('-').lower()}>"
 
     @property
-    def prompt(self) -> str:
-        """The prompt it is drawn with once it is learned."""
-        return _PROMPTS.get(self.kind, _PROMPT).format(self.token)
+    def prompts(self) -> tuple[str, ...]:
+        """What it is drawn with once it is learned."""
+        return _prompts(self.kind, self.token)
 
     @property
-    def plain_prompt(self) -> str:
+    def plain_prompts(self) -> tuple[str, ...]:
         """The same with the class word, for the model that has not learned it."""
-        if self.class_word == self.kind == "style":
-            return "a house"  # "in the style of style" would say nothing
-        return _PROMPTS.get(self.kind, _PROMPT).format(self.class_word)
+        if self.kind == "subject":
+            return _prompts(self.kind, f"{'an' if self.class_word[0] in 'aeiou' else 'a'} {self.class_word}")
+        # "in the style of style" would say nothing.
+        return _prompts(self.kind, None if self.class_word in ("style", "place") else self.class_word)
 
     @property
     def pictures(self) -> list[Path]:
@@ -79,12 +82,23 @@ def read_concepts(directory: Path, names: Sequence[str] | None = None) -> list[D
     return [_read_concept(folder) for folder in folders]
 
 
-def prompt_for_two(first: DemoConcept, second: DemoConcept) -> str:
-    """One picture that shows both."""
-    if first.kind == "style":
+def pairs(concepts: Sequence[DemoConcept]) -> list[tuple[DemoConcept, DemoConcept]]:
+    """Which are drawn together: the first two subjects, and the first subject with each style or place."""
+    subjects = [concept for concept in concepts if concept.kind == "subject"]
+    others = [concept for concept in concepts if concept.kind != "subject"]
+    beside = [(subjects[0], subjects[1])] if len(subjects) > 1 else []
+    return beside + [(subjects[0], other) for other in others if subjects]
+
+
+def prompts_for_two(first: DemoConcept, second: DemoConcept) -> tuple[str, ...]:
+    """Pictures that show both."""
+    if first.kind != "subject":
         first, second = second, first
-    joint = "in the style of" if second.kind == "style" else "next to"
-    return f"a photo of {first.token} {joint} {second.token}"
+    if second.kind == "subject":
+        pair = f"a photo of {first.token} next to {second.token}"
+        return tuple(f"{pair} {place}" for place in _SURROUNDINGS)
+    joint = _JOINTS[second.kind].format(second.token)
+    return (f"a photo of {first.token} {joint}",) * len(_SURROUNDINGS)
 
 
 def class_word_of(folder_name: str) -> str:
@@ -96,6 +110,13 @@ def class_word_of(folder_name: str) -> str:
             'concept.json with {"class_word": "..."} into it.'
         )
     return words[-1].lower()
+
+
+def _prompts(kind: str, word: str | None) -> tuple[str, ...]:
+    if kind == "subject":
+        return tuple(f"a photo of {word} {place}" for place in _SURROUNDINGS)
+    joint = f" {_JOINTS[kind].format(word)}" if word else ""
+    return tuple(f"a photo of {thing}{joint}" for thing in _THINGS)
 
 
 def _read_concept(folder: Path) -> DemoConcept:

@@ -12,7 +12,9 @@ from ..cns_core.host.progress import scoring_device
 from ..cns_core.memory import ConceptMemory
 from .sockets import ConceptSocket, MemorySocket, schema
 
-DEFAULT_MODEL = "openai/clip-vit-base-patch32"
+_ITS_WORLD = (
+    "The built-in CLIP knows this pack's emoji pictures alone; for photos name openai/clip-vit-base-patch32."
+)
 
 
 class CLIPScore(io.ComfyNode):
@@ -34,9 +36,9 @@ class CLIPScore(io.ComfyNode):
                 ),
                 io.String.Input(
                     "clip_model",
-                    default=DEFAULT_MODEL,
-                    tooltip="A transformers CLIP folder below models/, or a Hugging Face id, fetched at "
-                    "first use.",
+                    default=paths.BUILT_IN_CLIP,
+                    tooltip=f"{_ITS_WORLD} Also: any other Hugging Face id, fetched at first use, or a "
+                    "transformers CLIP folder below models/.",
                 ),
                 ConceptSocket.Input(
                     "concept", optional=True, tooltip="The concept the pictures should show."
@@ -95,5 +97,7 @@ class CLIPScore(io.ComfyNode):
         )
         scores = scorer.score(image, plain_prompt, references)
         text = f"{scores.as_text()}\n- prompt scored: {plain_prompt}"
+        if clip_model.strip() == paths.BUILT_IN_CLIP:
+            text += f"\n- {_ITS_WORLD}"
         clip_i = float("nan") if scores.clip_i is None else scores.clip_i
         return io.NodeOutput(clip_i, scores.clip_t, text, ui=ui.PreviewText(text))

@@ -11,6 +11,7 @@ from pathlib import Path
 import folder_paths
 
 MEMORY_FOLDER = "concept_memory"
+BUILT_IN_CLIP = "built-in"
 _FILE_NAME = re.compile(r"[\w][\w .()+-]*")
 
 
@@ -86,14 +87,16 @@ def work_folder(kind: str) -> Path:
 
 
 def clip_model(name: str) -> str:
-    """A CLIP model: the path of a folder below `models/` where there is one of that name, else the name as a
-    Hugging Face id.
+    """A CLIP model: the built-in one, the path of a folder below `models/` where there is one of that name,
+    else the name as a Hugging Face id.
     """
     if not name.strip():
         raise ValueError(
-            "No CLIP model is named. Give a folder below models/ or a Hugging Face id such as "
-            "openai/clip-vit-base-patch32."
+            f"No CLIP model is named. Give {BUILT_IN_CLIP!r}, a folder below models/ or a Hugging Face id "
+            "such as openai/clip-vit-base-patch32."
         )
+    if name.strip() == BUILT_IN_CLIP:
+        return str(Path(__file__).resolve().parents[1] / "builtin_clip")
     folder = _inside(models_folder(), name.strip(), "the models folder")
     return str(folder) if folder.is_dir() else name.strip()
 

@@ -12,7 +12,7 @@ import torch
 
 from devtools import comfyui_source, environment, graphs
 from devtools.api_client import Graph, _validation_error
-from devtools.demo_concepts import prompt_for_two, read_concepts
+from devtools.demo_concepts import prompts_for_two, read_concepts
 from devtools.errors import DevToolError, SetupError
 from devtools.host_process import PACK_NAME, link_or_copy, make_base_directory
 from devtools.paths import COMFYUI_VARIABLE, ROOT, comfyui_directory
@@ -175,17 +175,17 @@ def test_concepts_are_read_from_folders(tmp_path: Path) -> None:
         '{"name": "Reynard", "class_word": "red fox", "kind": "style"}'
     )
     dog, duck, fox = read_concepts(tmp_path)
-    assert (dog.name, dog.class_word, dog.token, dog.prompt) == (
-        "my-dog6",
-        "dog",
-        "<my-dog6>",
-        "a photo of <my-dog6>",
-    )
+    assert (dog.name, dog.class_word, dog.token) == ("my-dog6", "dog", "<my-dog6>")
     assert (duck.class_word, duck.token) == ("toy", "<my-duck-toy>")
     assert (fox.name, fox.class_word, fox.kind, fox.token) == ("Reynard", "red fox", "style", "<reynard>")
-    assert prompt_for_two(fox, dog) == "a photo of <my-dog6> in the style of <reynard>"
-    assert fox.plain_prompt == "a house in the style of red fox"
-    assert replace(fox, class_word="style").plain_prompt == "a house"
+    assert prompts_for_two(fox, dog) == ("a photo of <my-dog6> in the style of <reynard>",) * 4
+    assert prompts_for_two(dog, duck)[0] == "a photo of <my-dog6> next to <my-duck-toy> on a beach"
+    assert dog.prompts[1] == "a photo of <my-dog6> in the snow"
+    assert dog.plain_prompts[1] == "a photo of a dog in the snow"
+    assert fox.prompts[0] == "a photo of a house in the style of <reynard>"
+    assert fox.plain_prompts[0] == "a photo of a house in the style of red fox"
+    assert replace(fox, class_word="style").plain_prompts[0] == "a photo of a house"
+    assert replace(fox, kind="scene", class_word="place").plain_prompts[1] == "a photo of a cat"
     assert dog.caption_source == "templates"
     (tmp_path / "dog6" / "00.txt").write_text("{} on grass")
     assert dog.caption_source == "txt files"

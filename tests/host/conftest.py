@@ -14,11 +14,10 @@ import torch
 
 from devtools.api_client import ApiClient
 from devtools.comfyui_source import check_is_comfyui
-from devtools.host_process import HostProcess, link_or_copy
+from devtools.host_process import HostProcess
 from devtools.paths import ROOT, comfyui_directory
 from devtools.random_checkpoint import SMALL_TEXT_OPTIONS, write_random_checkpoint
-
-LIVE_CHECKPOINT = "random_sd15.safetensors"
+from devtools.staging import stage_checkpoint
 
 
 class LoadedModel(NamedTuple):
@@ -77,7 +76,7 @@ def pack(comfy: ModuleType) -> ModuleType:
 @pytest.fixture(scope="session")
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random checkpoint's file, with the full text encoder: any stock loader reads it."""
-    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / LIVE_CHECKPOINT)
+    return write_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "random_sd15.safetensors")
 
 
 @pytest.fixture(scope="session")
@@ -102,15 +101,15 @@ def random_model(comfy: ModuleType, small_checkpoint: Path) -> LoadedModel:
 
 
 @pytest.fixture(scope="session")
-def live_process(random_checkpoint: Path) -> Iterator[HostProcess]:
-    """A ComfyUI server of its own process; its folders lie under `.base`."""
+def live_process() -> Iterator[HostProcess]:
+    """A ComfyUI server of its own process, with the small base; its folders lie under `.base`."""
     with HostProcess() as host:
-        link_or_copy(random_checkpoint, host.base / "models" / "checkpoints" / LIVE_CHECKPOINT)
+        stage_checkpoint(host.base, None)
         yield host
 
 
 @pytest.fixture(scope="session")
 def live_host(live_process: HostProcess) -> Iterator[ApiClient]:
-    """A client of that server; its checkpoint is named `random_sd15.safetensors`."""
+    """A client of that server; its checkpoint is named `SMALL_CHECKPOINT`."""
     with ApiClient(live_process.url) as client:
         yield client

@@ -12,7 +12,7 @@ from PIL import Image
 from devtools.api_client import ApiClient, PromptFailed
 from devtools.graphs import find_one, override, read_graph
 from devtools.paths import ROOT
-from devtools.staging import SHIPPED_CONCEPTS, stage_clip, stage_images
+from devtools.staging import BUILT_IN_CLIP, SHIPPED_CONCEPTS, SMALL_CHECKPOINT, stage_images
 
 API = ROOT / "workflows" / "api"
 
@@ -22,18 +22,17 @@ def small(live_process, live_host):
     """A bundled workflow at a size for tests."""
     folders = sorted(p.parent for p in SHIPPED_CONCEPTS.glob("*/concept.json"))
     stage_images(live_process.base, folders)
-    clip = stage_clip(live_process.base, None)
 
     def load(name, steps=3):
         graph = read_graph(API / f"{name}.json")
         for kind, inputs in {
-            "CheckpointLoaderSimple": {"ckpt_name": "random_sd15.safetensors"},
+            "CheckpointLoaderSimple": {"ckpt_name": SMALL_CHECKPOINT},
             "LoadConceptImages": {"resolution": 64},
             "SelectConceptNeurons": {"calibration_prompts": 4},
             "ContinualTrain": {"steps": steps, "preview_every": 2},
             "EmptyLatentImage": {"width": 64, "height": 64},
             "KSampler": {"steps": 2},
-            "CLIPScore": {"clip_model": clip},
+            "CLIPScore": {"clip_model": BUILT_IN_CLIP},
         }.items():
             graph = override(graph, kind, **inputs)
         return graph
@@ -55,6 +54,7 @@ def test_learn_then_add_then_draw(small, live_host, live_process):
     assert len(pictures(live_host, outputs)) == 1
     said = texts(outputs)
     assert "concept neurons" in said and "1 concept(s) on SD1" in said and "CLIP-I" in said
+    assert "The built-in CLIP knows this pack's emoji pictures alone" in said
     memory = live_process.base / "models" / "concept_memory"
     assert [p.name for p in memory.glob("*.safetensors")] == ["panda.safetensors"]
 
