@@ -11,6 +11,7 @@ from .files import (
     judged_on,
     load_stage,
     load_text,
+    load_tutor,
     load_vae,
     load_world,
     trained_on,
@@ -44,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     build.add_argument("--seed", type=int, default=0)
 
     for name, text, batch, rate, minutes, cooldown in (
-        ("vae", "train the VAE", 16, 1e-3, 15.0, 0.4),
         ("clip", "train the base's text encoder against pictures", 64, 1e-3, 8.0, 0.4),
+        ("vae", "train the VAE", 16, 1e-3, 15.0, 0.4),
         ("tutor", "train the judge's texts and a convolutional tutor for its eyes", 64, 1e-3, 15.0, 0.5),
         ("judge", "train the small CLIP that judges pictures", 64, 1e-3, 25.0, 0.5),
         ("unet", "train the U-Net", 32, 3e-4, 60.0, 0.0),
@@ -63,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
             help="share of this stretch over which the learning rate falls to 1 %% (%(default)s)",
         )
         tool.add_argument("--seed", type=int, default=0)
+        if name == "vae":
+            tool.add_argument(
+                "--decoder-only",
+                action="store_true",
+                help="leave the latents as they are, so that a U-Net trained on them stays right",
+            )
         if name == "unet":
             tool.add_argument("--pool", type=int, default=8192, help="pictures kept at hand (%(default)s)")
             tool.add_argument(
@@ -156,7 +163,9 @@ def _train(options: argparse.Namespace) -> None:
     if options.command == "vae":
         from .train_vae import VaeTrainer
 
-        train(VaeTrainer(size, world, device, **common), stretch)
+        tutor = load_tutor(options.work, size, world)
+        only = options.decoder_only
+        train(VaeTrainer(size, world, tutor, device, **common, decoder_only=only), stretch)
         return
     if options.command == "clip":
         from .text_towers import BaseTexts
@@ -179,11 +188,13 @@ def _train(options: argparse.Namespace) -> None:
 
         vae = load_vae(options.work, size).to(device)
         text = load_text(options.work, size)[0].to(device)
+        tutor = load_tutor(options.work, size, world).to(device)
         trainer = UNetTrainer(
             size,
             world,
             vae,
             text,
+            tutor,
             Tokenizer(whole.tokenizer_files),
             device,
             **common,

@@ -14,8 +14,8 @@ from .wording import article
 from .world import World
 
 _WIDTHS = (32, 64, 128, 256)  # of the tutor's stages, each of half the side
-_STAGE_OF_EIGHTHS = 2
-PLACE_WIDTH = _WIDTHS[_STAGE_OF_EIGHTHS]
+PLACES_STAGE = 2  # whose map has an eighth of the sides
+PLACE_WIDTH = _WIDTHS[PLACES_STAGE]
 
 EVALUATION_TEMPLATE = "a photo of {}"
 NAME_TEMPLATES = (EVALUATION_TEMPLATE, "{}", "a picture of {}", "a drawing of {}", "a close-up of {}")
@@ -66,15 +66,19 @@ class Tutor(nn.Module):
         """(B, 3, H, W) in [0, 1] -> features (B, d) of length one, logits (B, N) of the objects, and what is
         found in each eighth of the sides: (B, PLACE_WIDTH, H / 8, W / 8).
         """
-        found = images * 2 - 1
-        for index, stage in enumerate(self._stages):
-            found = stage(found)
-            if index == _STAGE_OF_EIGHTHS:
-                places = found
+        maps = self.maps(images)
         # What is somewhere, and what is everywhere: things and their ground.
-        strongest, mean = found.amax((2, 3)), found.mean((2, 3))
+        strongest, mean = maps[-1].amax((2, 3)), maps[-1].mean((2, 3))
         joint = self._joint(torch.cat((strongest, mean), 1))
-        return F.normalize(joint.float(), dim=-1), self._named(strongest).float(), places
+        return F.normalize(joint.float(), dim=-1), self._named(strongest).float(), maps[PLACES_STAGE]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> what each stage finds: (B, width, h, w), of half the side each time."""
+        found, maps = images * 2 - 1, []
+        for stage in self._stages:
+            found = stage(found)
+            maps.append(found)
+        return maps
 
 
 def caption_loss(pictures: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

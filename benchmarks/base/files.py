@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from .contrastive import Tutor
 from .layout import BaseSize
 from .text_encoder import TextEncoder
 from .training import checkpoint_path, load_checkpoint
@@ -61,6 +62,14 @@ def load_text(folder: Path, size: BaseSize) -> tuple[TextEncoder, list[int]]:
     text = TextEncoder(size.text_layers, used_ids)
     text.load_state_dict({**text.state_dict(), **state["average"]})
     return frozen(text), used_ids
+
+
+def load_tutor(folder: Path, size: BaseSize, world: World) -> Tutor:
+    """What saw the pictures while the text encoder was trained, frozen; `world` is what it was trained on."""
+    state = load_stage(folder, f"text-{size.name}", "clip")
+    tutor = Tutor(world, state["project"]["weight"].shape[0])
+    tutor.load_state_dict(state["tutor"])
+    return frozen(tutor)
 
 
 def load_unet(folder: Path, size: BaseSize) -> UNet:

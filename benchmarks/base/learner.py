@@ -79,6 +79,11 @@ class Average:
             self.values, [parameter.detach() for parameter in self._module.parameters()], 1 - decay
         )
 
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """Have the module go on from the averaged values."""
+        torch._foreach_copy_([parameter.data for parameter in self._module.parameters()], self.values)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Averaged parameters by name."""
         names = [name for name, _ in self._module.named_parameters()]

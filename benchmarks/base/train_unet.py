@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from .contrastive import PLACE_WIDTH, PLACES_STAGE, Tutor
+from .judge import resized
 from .layout import BaseSize
 from .learner import Learner
 from .picture_trainer import PictureTrainer
@@ -23,25 +25,32 @@ from .vae import Vae
 from .world import World
 
 _CLEAR_SNR, _NOISY_SNR = 5.0, 0.02  # beyond these a noise level counts less and less
+_THERE_WEIGHT = 0.1
 _CAPTION_DROPOUT = 0.1
 _SHEET = 64
 _FILLED_AT_ONCE = 256
 
 
 class LatentPool:
-    """Latents and encoded captions of the newest pictures: each is trained on several times, then replaced.
+    """What is learned from, of the newest pictures: each is trained on several times, then replaced.
 
     Drawing and encoding a picture costs a fair part of a training step, while another noise level of the same
     picture is nearly as good as another picture.
     """
 
     def __init__(
-        self, pictures: PictureStream, vae: Vae, text: TextEncoder, tokenizer: Tokenizer, capacity: int
+        self,
+        pictures: PictureStream,
+        vae: Vae,
+        text: TextEncoder,
+        tutor: Tutor,
+        tokenizer: Tokenizer,
+        capacity: int,
     ) -> None:
-        self._pictures, self._vae, self._text, self._tokenizer = pictures, vae, text, tokenizer
-        self._capacity = capacity
-        self._latents: Tensor | None = None  # (capacity, 4, h, w)
-        self._contexts: Tensor | None = None  # (capacity, 77, 768), bfloat16
+        self._pictures, self._vae, self._text, self._tutor = pictures, vae, text, tutor
+        self._tokenizer, self._capacity = tokenizer, capacity
+        # Of each picture: latents (4, h, w), encoded caption (77, 768), what the tutor finds in its places.
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
         self._seen = 0
 
     def restart(self, seed: int) -> None:
@@ -59,22 +68,25 @@ class LatentPool:
         device = batch.images.device
         with torch.autocast(device.type, torch.bfloat16):
             contexts = self._text(self._tokenizer(batch.captions).to(device)).bfloat16()
-        latents = self._vae.encode(batch.images)
-        if self._latents is None or self._contexts is None:
-            self._latents = latents.new_empty(self._capacity, *latents.shape[1:])
-            self._contexts = contexts.new_empty(self._capacity, *contexts.shape[1:])
-        places = torch.arange(self._seen, self._seen + count, device=device) % self._capacity
-        self._latents[places] = latents
-        self._contexts[places] = contexts
+            places = self._tutor.maps(resized(batch.images))[PLACES_STAGE].float()
+        normed = F.layer_norm(places.movedim(1, -1), places.shape[1:2]).movedim(-1, 1).bfloat16()
+        new = (self._vae.encode(batch.images), contexts, normed)
+        if self._kept is None:
+            self._kept = tuple(one.new_empty(self._capacity, *one.shape[1:]) for one in new)
+        rows = torch.arange(self._seen, self._seen + count, device=device) % self._capacity
+        for kept, one in zip(self._kept, new, strict=True):
+            kept[rows] = one
         self._seen += count
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch: latents (B, 4, h, w) float32, contexts (B, 77, 768) float32."""
-        if self._latents is None or self._contexts is None:
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A random batch, float32: latents (B, 4, h, w), contexts (B, 77, 768), places (B, c, 8, 8) with the
+        channels of each place normalised.
+        """
+        if self._kept is None:
             raise RuntimeError("the pool is empty: add pictures first")
-        device = self._latents.device
-        places = torch.randint(len(self), (count,), generator=generator, device=device)
-        return self._latents[places], self._contexts[places].float()
+        rows = torch.randint(len(self), (count,), generator=generator, device=self._kept[0].device)
+        latents, contexts, places = (kept[rows].float() for kept in self._kept)
+        return latents, contexts, places
 
 
 class UNetTrainer(PictureTrainer):
@@ -84,6 +96,9 @@ class UNetTrainer(PictureTrainer):
     drawn. With min-SNR weights (arXiv 2303.09556) half of a gradient comes from levels where the text tells
     one picture's error by 7 %. So levels are weighted as by v prediction, where each counts about the same
     (arXiv 2303.00848 compares such weightings), less so at both ends.
+
+    What the middle block finds in each place is also to tell what the text encoder's tutor sees there in the
+    clean picture (arXiv 2410.06940): in noise, that can only come from the text.
     """
 
     def __init__(
@@ -92,6 +107,7 @@ class UNetTrainer(PictureTrainer):
         world: World,
         vae: Vae,
         text: TextEncoder,
+        tutor: Tutor,
         tokenizer: Tokenizer,
         device: torch.device,
         *,
@@ -106,16 +122,21 @@ class UNetTrainer(PictureTrainer):
         self._fresh = max(1, round(fresh * batch))
         torch.manual_seed(seed)
         self.unet = UNet(size.channel_mult).to(device, memory_format=torch.channels_last)
-        self._predict = torch.compile(self.unet) if compiled else self.unet
-        optimizer = torch.optim.AdamW(
-            self.unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
+        whole = self.unet.noise_and_middle
+        self._predict = torch.compile(whole) if compiled else whole
+        width = self.unet.middle_block[0].out_layers[0].num_channels
+        self._seen_there = nn.Sequential(
+            nn.Conv2d(width, width, 1), nn.SiLU(), nn.Conv2d(width, PLACE_WIDTH, 1)
+        ).to(device)
+        networks = {"unet": self.unet, "seen_there": self._seen_there}
+        parameters = [parameter for network in networks.values() for parameter in network.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         pictures = PictureStream(world, size.picture, device, seed)
-        learner = Learner({"unet": self.unet}, "unet", optimizer, 0.999)
+        learner = Learner(networks, "unet", optimizer, 0.999)
         super().__init__(f"unet-{size.name}", seed, pictures, learner)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._vae, self._text, self._tokenizer, self._world = vae, text, tokenizer, world
-        self._pool = LatentPool(pictures, vae, text, tokenizer, pool)
+        self._pool = LatentPool(pictures, vae, text, tutor, tokenizer, pool)
         self._first_pictures = min(pool, 64 * batch)
         kept = noise_schedule().to(device)
         snr = kept / (1 - kept)
@@ -135,7 +156,7 @@ class UNetTrainer(PictureTrainer):
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch at random noise levels."""
         self._pool.add(self._fresh)
-        clean, contexts = self._pool.draw(self._batch, self._generator)
+        clean, contexts, places = self._pool.draw(self._batch, self._generator)
         told = (
             torch.rand(len(clean), 1, 1, generator=self._generator, device=self._device) >= _CAPTION_DROPOUT
         )
@@ -144,11 +165,12 @@ class UNetTrainer(PictureTrainer):
         noise = torch.randn(clean.shape, generator=self._generator, device=self._device)
         noisy = self._signal[t].view(-1, 1, 1, 1) * clean + self._sigma[t].view(-1, 1, 1, 1) * noise
         with torch.autocast(self._device.type, torch.bfloat16):
-            predicted = self._predict(noisy, t, contexts)
+            predicted, middle = self._predict(noisy, t, contexts)
+            seen = self._seen_there(middle)
         errors = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
-        loss = (self._weight[t] * errors).mean()
-        norm = self.learner.update(loss, index, rate)
-        return {"loss": loss, "mse": errors.mean(), "gradient": norm}
+        loss, there = (self._weight[t] * errors).mean(), F.mse_loss(seen.float(), places)
+        norm = self.learner.update(loss + _THERE_WEIGHT * there, index, rate)
+        return {"loss": loss, "mse": errors.mean(), "there": there, "gradient": norm}
 
     def _noise_levels(self, count: int) -> Tensor:
         """(B,) timesteps, one from each B-th of them: a batch's loss then varies less."""

@@ -79,17 +79,21 @@ class UNet(nn.Module):
             t: timesteps (B,), 0..999, whole or not.
             context: encoded texts (B, n, 768).
         """
+        return self.noise_and_middle(x, t, context)[0]
+
+    def noise_and_middle(self, x: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and what the middle block found (B, width, h', w') in the coarsest places."""
         time = self.time_embed(timestep_embedding(t).to(x.dtype))
         skips: list[Tensor] = []
         for block in self.input_blocks:
             x = block(x, time, context)
             skips.append(x)
-        x = self.middle_block(x, time, context)
+        x = middle = self.middle_block(x, time, context)
         for block in self.output_blocks:
             x = torch.cat((x, skips.pop()), dim=1)
             # An odd side was rounded up on the way down, so doubling would not always give the skip's size.
             x = block(x, time, context, skips[-1].shape[-2:] if skips else None)
-        return self.out(x)
+        return self.out(x), middle
 
 
 def timestep_embedding(t: Tensor) -> Tensor:

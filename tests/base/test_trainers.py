@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from base.files import (
     judged_on,
     load_stage,
     load_text,
+    load_tutor,
     load_unet,
     load_vae,
     load_world,
@@ -42,13 +44,15 @@ def work(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder in which every tool has made two steps."""
     folder = tmp_path_factory.mktemp("work")
     write_world(tiny_world, folder / "world.bin")
-    for make in (vae_trainer, text_trainer, tutor, judge_trainer, unet_trainer):
+    for make in (text_trainer, vae_trainer, tutor, judge_trainer, unet_trainer):
         train(make(folder), Stretch(folder, minutes=10, steps=2))
     return folder
 
 
-def vae_trainer(folder: Path) -> Trainer:
-    return VaeTrainer(SMALL, trained_on(load_world(folder), SMALL), CPU, **COMMON)
+def vae_trainer(folder: Path, decoder_only: bool = False) -> Trainer:
+    world = trained_on(load_world(folder), SMALL)
+    tutor = load_tutor(folder, SMALL, world)
+    return VaeTrainer(SMALL, world, tutor, CPU, **COMMON, decoder_only=decoder_only)
 
 
 def text_trainer(folder: Path) -> Trainer:
@@ -70,11 +74,13 @@ def judge_trainer(folder: Path) -> Trainer:
 
 def unet_trainer(folder: Path) -> Trainer:
     world = load_world(folder)
+    known = trained_on(world, SMALL)
     return UNetTrainer(
         SMALL,
-        trained_on(world, SMALL),
+        known,
         load_vae(folder, SMALL),
         load_text(folder, SMALL)[0],
+        load_tutor(folder, SMALL, known),
         Tokenizer(world.tokenizer_files),
         CPU,
         **COMMON,
@@ -104,6 +110,18 @@ def test_logs_are_lines_of_json(work: Path) -> None:
         lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
         assert {line["step"] for line in lines} <= {1, 2} and lines[0]["steps_per_second"] > 0
     assert (work / "samples" / "unet-s-0000002.png").stat().st_size > 1000
+
+
+def test_a_decoder_trained_alone_leaves_the_latents_as_they_are(work: Path, tmp_path: Path) -> None:
+    for name in ("world.bin", "text-s.ckpt", "vae-s.ckpt"):
+        shutil.copy2(work / name, tmp_path / name)
+    before = load_vae(tmp_path, SMALL)
+    train(vae_trainer(tmp_path, decoder_only=True), Stretch(tmp_path, minutes=10, steps=2))
+    after = load_vae(tmp_path, SMALL)
+    pictures = torch.rand(2, 3, 64, 64)
+    latents = before.encode(pictures)
+    assert torch.equal(after.encode(pictures), latents)
+    assert not torch.equal(after.decode(latents), before.decode(latents))
 
 
 def test_held_out_things_are_for_the_judge_alone(work: Path) -> None:
