@@ -26,13 +26,14 @@ WORKFLOWS = ROOT / "workflows" / "api"
 MEMORY_NAME = "cns_demo"
 SEED = 1
 
-SMALL_STEPS, SMALL_RESOLUTION, SMALL_BATCH = 150, 64, 4  # the small base: minutes on two cores
+# The random model cannot learn much: small pictures and few steps, so that all takes minutes on two cores.
+RANDOM_STEPS, RANDOM_RESOLUTION, RANDOM_BATCH = 60, 64, 1
 REAL_STEPS, REAL_RESOLUTION, REAL_BATCH = 500, 512, 1
 REAL_PICTURES = 1  # for each concept after each stage: one takes long enough without a GPU
 
-PHOTOS_ON_SMALL_BASE = (
-    "No --checkpoint was given: the small base model knows emoji scenes of 64 pixels alone, so photos show "
-    "that everything runs, not how well they are learned."
+MEANINGLESS = (
+    "No --checkpoint was given, so the model is random: it shows that everything runs, "
+    "its pictures are noise and mean nothing."
 )
 SCORES_OF_PHOTOS = (
     "No --clip-model was given: the built-in CLIP knows emoji scenes alone, so its scores of other pictures "
@@ -70,13 +71,13 @@ class Demo:
     def __init__(
         self, host: HostProcess, client: ApiClient, options: DemoOptions, names: tuple[str, str]
     ) -> None:
-        small = options.checkpoint is None
+        is_random = options.checkpoint is None
         self.host, self.client = host, client
         self.checkpoint, self.clip_model = names
-        self.steps = options.steps or (SMALL_STEPS if small else REAL_STEPS)
-        self.resolution = options.resolution or (SMALL_RESOLUTION if small else REAL_RESOLUTION)
-        self.batch_size = SMALL_BATCH if small else REAL_BATCH
-        self.pictures = None if small else REAL_PICTURES
+        self.steps = options.steps or (RANDOM_STEPS if is_random else REAL_STEPS)
+        self.resolution = options.resolution or (RANDOM_RESOLUTION if is_random else REAL_RESOLUTION)
+        self.batch_size = RANDOM_BATCH if is_random else REAL_BATCH
+        self.pictures = None if is_random else REAL_PICTURES
 
     def learn(self, concept: DemoConcept, first: bool) -> Image.Image:
         """Train one concept into the memory file; gives back its loss curve."""
@@ -165,9 +166,8 @@ def run_demo(options: DemoOptions) -> int:
         concepts = read_concepts(options.concepts)
     output = options.output.expanduser().resolve()
     output.mkdir(parents=True, exist_ok=True)
-    emoji = options.checkpoint is None and options.concepts is None
-    warnings = [PHOTOS_ON_SMALL_BASE] if options.checkpoint is None and not emoji else []
-    warnings += [SCORES_OF_PHOTOS] if options.clip_model is None and not emoji else []
+    warnings = [MEANINGLESS] if options.checkpoint is None else []
+    warnings += [SCORES_OF_PHOTOS] if options.clip_model is None and options.concepts is not None else []
     if warnings:
         print("\n".join(warnings), flush=True)
 
