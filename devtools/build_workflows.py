@@ -19,6 +19,7 @@ from .workflow_format import api_format, editor_format
 from .workflow_graph import Graph, Group, Node, Note, Output
 
 FOLDER = ROOT / "workflows"
+PHOTO_CLIP = "openai/clip-vit-base-patch32"  # the workflows are for checkpoints that draw photos
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 CHECKPOINT_URL = (
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
@@ -42,7 +43,12 @@ def learn_concept() -> Graph:
     drawing = _draw(apply["MODEL"], apply["CLIP"], base, prompt["STRING"], "learn")
     score = Node(
         "CLIPScore",
-        {"image": drawing[-2]["IMAGE"], "prompt": prompt["STRING"], "concept": concept["concept"]},
+        {
+            "image": drawing[-2]["IMAGE"],
+            "prompt": prompt["STRING"],
+            "clip_model": PHOTO_CLIP,
+            "concept": concept["concept"],
+        },
     )
     return Graph(
         "learn_concept",
