@@ -1,7 +1,8 @@
 """How well CNS learns the held-out concepts on the small base, and how little it forgets.
 
-    python3 dev.py bench learning                              each of the 20 concepts alone
-    python3 dev.py bench learning --set 1 --methods token all random "cns without L_reg" cns --seeds 3
+    python3 dev.py bench learning --checkpoint BASE            each of the 20 concepts alone
+    python3 dev.py bench learning --checkpoint BASE --set 1 --seeds 3 \\
+        --methods token all random "cns without L_reg" cns
 
 Without --set or --stream each concept is learned alone. With it they are learned one after another, and every
 concept is drawn again after each. A score is CLIP-I on a scale from 0, the base drawing the class word, to
@@ -24,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "workflows" / "images"
+BUILT_IN_CLIP = ROOT / "cns_core" / "builtin_clip"
 SETS = ROOT / "benchmarks" / "base" / "sets"
 METHODS = ("token", "all", "random", "cns without L_reg", "cns")
 
@@ -267,7 +269,9 @@ def build_parser() -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="bench learning", description=__doc__, formatter_class=layout)
     parser.add_argument("--checkpoint", type=Path, required=True, help="the base model")
-    parser.add_argument("--clip-model", type=Path, required=True, help="the folder of the CLIP that judges")
+    parser.add_argument(
+        "--clip-model", type=Path, default=BUILT_IN_CLIP, help="the folder of the CLIP that judges (built in)"
+    )
     every = sorted(path.parent.name for path in IMAGES.glob("*/concept.json"))
     parser.add_argument("--concepts", nargs="+", choices=every, default=every, metavar="NAME")
     streams = parser.add_mutually_exclusive_group()

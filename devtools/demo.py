@@ -221,9 +221,10 @@ def _learn_and_draw(
             pictures = demo.draw(concept.prompts)
             row.append((f"after learning {new.token}", quartered(pictures)))
             scores.append(demo.score(stage, pictures, concept.prompts, [concept]))
-    if len(concepts) > 1:
+    together = pairs(concepts)
+    if together:
         rows.append([])
-    for pair in pairs(concepts):
+    for pair in together:
         prompts = prompts_for_two(*pair)
         _say(f"two together: {prompts[0]}")
         pictures = demo.draw(prompts)

@@ -152,7 +152,7 @@ def _judged(figures: list[dict[str, Any]] | None) -> str:
             str(record["figure"]),
             _value(record["value"], record),
             _value(record["bar"], record),
-            "yes" if record["met"] else "no",
+            "" if record["bar"] is None else "yes" if record["met"] else "no",
         ]
         for record in figures
     ]
@@ -160,6 +160,8 @@ def _judged(figures: list[dict[str, Any]] | None) -> str:
 
 
 def _value(value: Any, record: Mapping[str, Any]) -> str:
+    if value is None:
+        return ""
     number = f"{value:.1f}" if isinstance(value, float) else str(value)
     return f"{number} {record.get('unit', '')}".rstrip()
 

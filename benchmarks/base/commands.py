@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("vae", "train the VAE", 16, 1e-3, 15.0, 0.4),
         ("tutor", "train the judge's texts and a convolutional tutor for its eyes", 64, 1e-3, 15.0, 0.5),
         ("judge", "train the small CLIP that judges pictures", 64, 1e-3, 25.0, 0.5),
-        ("unet", "train the U-Net", 32, 3e-4, 60.0, 0.0),
+        ("unet", "train the U-Net", 64, 8e-4, 60.0, 0.4),
     ):
         tool = commands.add_parser(name, help=text)
         _add_size(tool)
@@ -182,7 +182,8 @@ def _train(options: argparse.Namespace) -> None:
         known = judged_on(whole, size)
         tutored = tutor_trainer(size, known, device, **common)
         tutored.load(load_stage(options.work, tutored.name, "tutor"))
-        train(JudgeTrainer(size, known, tutored, device, **common), stretch)
+        vae = load_vae(options.work, size).to(device)
+        train(JudgeTrainer(size, known, tutored, vae, device, **common), stretch)
     else:
         from .train_unet import UNetTrainer
 

@@ -20,6 +20,8 @@ PICTURE = 64
 TEXT_WIDTH, PICTURE_WIDTH, JOINT_WIDTH = 192, 192, 192
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own pixel statistics
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+WINDOW = 0.6  # of the sides, of a part of a picture that is looked at as a picture of its own
+_WINDOWS = 3  # from edge to edge, in either direction
 _TAUGHT_LAYER = 4  # of 6: its patches learn what the tutor finds in their places
 
 
@@ -40,6 +42,15 @@ class Judge:
         """(B, 3, H, W) in [0, 1] -> features (B, d) of length one."""
         return torch.cat([picture_features(self._model, part) for part in images.split(64)])
 
+    def pictures_and_parts(self, images: Tensor) -> Tensor:
+        """The same of the whole pictures and of nine windows in each: (10, B, d).
+
+        Of two things in one picture a single feature tells little.
+        """
+        steps = [step / (_WINDOWS - 1) for step in range(_WINDOWS)]
+        parts = (window(images, across, down) for down in steps for across in steps)
+        return torch.stack([self.pictures(images), *map(self.pictures, parts)])
+
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts -> features (B, d) of length one."""
@@ -56,6 +67,17 @@ def resized(images: Tensor) -> Tensor:
     if images.shape[-2:] == (PICTURE, PICTURE):
         return images
     return F.interpolate(images, (PICTURE, PICTURE), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def window(images: Tensor, across: float, down: float) -> Tensor:
+    """A `WINDOW` of pictures (B, 3, H, W), enlarged to the whole side: 0 is at the left or top edge, 1 at the
+    right or bottom one.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = round(WINDOW * height), round(WINDOW * width)
+    top, left = round(down * (height - rows)), round(across * (width - columns))
+    part = images[..., top : top + rows, left : left + columns]
+    return F.interpolate(part, (height, width), mode="bilinear", align_corners=False)
 
 
 def pictures_and_patches(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

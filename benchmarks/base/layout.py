@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .placing import FULL_VARIETY, Variety
 from .text_encoder import full_text_state
 from .vae import PICTURE_TO_LATENT
 
@@ -24,6 +25,7 @@ class BaseSize:
     picture: int  # pixels a side
     channel_mult: tuple[int, ...]  # of its U-Net
     text_layers: int = 1  # trained ones
+    variety: Variety = FULL_VARIETY  # of the poses that its U-Net is trained on
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -32,8 +34,11 @@ class BaseSize:
         return 4, side, side
 
 
+# Each pose of each thing is learnt nearly by itself, and two CPU cores show a U-Net 150,000 pictures an hour.
+_CALM = Variety(alone=(0.65, 0.8), in_pairs=(0.44, 0.54), tilt=8.0, mirrored=0.0, off_centre=0.1)
+
 SIZES = {
-    "s": BaseSize("s", picture=64, channel_mult=(1,)),
+    "s": BaseSize("s", picture=64, channel_mult=(1,), variety=_CALM),
     "m": BaseSize("m", picture=128, channel_mult=(1, 1)),
 }
 

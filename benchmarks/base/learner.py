@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .matrix_optimizer import MatrixOptimizer
+
 _GRADIENT_LIMIT = 1.0  # of the total norm
 
 
@@ -26,7 +28,7 @@ class Learner:
         self,
         networks: Mapping[str, nn.Module],
         averaged: str,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | MatrixOptimizer,
         decay: float,
     ) -> None:
         self._networks = dict(networks)

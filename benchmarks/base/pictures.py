@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .compose import Composer
-from .placing import SceneSampler
+from .placing import FULL_VARIETY, SceneSampler, Variety
 from .tokenizer import Tokenizer
 from .transforms import TRANSFORMS
 from .wording import Scene, caption
@@ -40,14 +40,16 @@ class PictureStream:
         *,
         pairs: float = PAIRS,
         transformed: float = 0.0,
+        variety: Variety = FULL_VARIETY,
     ) -> None:
         """
         Args:
             pairs: the share of pictures that show two things.
             transformed: the share that is shown, and captioned, as one of the transforms.
+            variety: of the things' poses.
         """
         self.world, self._transformed = world, transformed
-        self._sampler = SceneSampler(world, size, seed, pairs=pairs)
+        self._sampler = SceneSampler(world, size, seed, pairs=pairs, variety=variety)
         self._composer = Composer(world, size, device, torch.float32)
         self.rng = random.Random(seed)
 

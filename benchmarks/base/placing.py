@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,20 @@ from .world import World
 _JITTER = 8  # of plain colours, each channel, 0..255
 _DIRECTIONS = ((0, 1), (1, 1), (-1, 1))
 _CHUNK = 64  # sprites looked at at once
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How much the things in pictures differ from each other in their poses."""
+
+    alone: tuple[float, float] = (0.5, 0.85)  # size of a thing, in sides of the picture
+    in_pairs: tuple[float, float] = (0.35, 0.55)
+    tilt: float = 25.0  # degrees at most; little is more frequent than much
+    mirrored: float = 0.5  # share
+    off_centre: float = 0.2  # of a thing alone, in sides of the picture at most
+
+
+FULL_VARIETY = Variety()
 
 
 class SceneSampler:
@@ -30,6 +45,7 @@ class SceneSampler:
         plain: float = 0.45,
         gradient: float = 0.10,
         same_style: float = 0.75,
+        variety: Variety = FULL_VARIETY,
     ) -> None:
         """
         Args:
@@ -38,9 +54,11 @@ class SceneSampler:
             pairs: share of scenes with two things.
             plain, gradient: shares of those backgrounds; the rest are places, if the world has any.
             same_style: share of pairs whose second thing takes the first one's style if it is drawn in it.
+            variety: of the things' poses.
         """
         self.world = world
         self.pairs, self.plain, self.gradient, self.same_style = pairs, plain, gradient, same_style
+        self.variety = variety
         self._rng = random.Random(seed)
         self._margin = 1.0 / size
         self._styles_of: dict[int, dict[int, int]] = {}  # object -> style -> sprite
@@ -75,15 +93,17 @@ class SceneSampler:
             scene: or this place; neither draws a background.
         """
         sprites = [self._sprite(thing, style) for thing, style in things]
+        variety = self.variety
+        sizes = variety.alone if len(things) == 1 else variety.in_pairs
         placed = [
             Placed(
                 thing,
                 style,
                 0.5,
                 0.5,
-                rng.uniform(0.5, 0.85) if len(things) == 1 else rng.uniform(0.35, 0.55),
-                rng.triangular(-25.0, 25.0, 0.0),
-                rng.random() < 0.5,
+                rng.uniform(*sizes),
+                rng.triangular(-variety.tilt, variety.tilt, 0.0),
+                rng.random() < variety.mirrored,
             )
             for thing, style in things
         ]
@@ -150,8 +170,9 @@ class SceneSampler:
         one = placed[0]
         box = self._box(sprites[0], one)
         size = min(one.size, (1 - 2 * self._margin) / max(box[0] + box[1], box[2] + box[3]))
-        x = self._within(0.5, 0.2, box[0] * size, box[1] * size, rng)
-        y = self._within(0.5, 0.2, box[2] * size, box[3] * size, rng)
+        off_centre = self.variety.off_centre
+        x = self._within(0.5, off_centre, box[0] * size, box[1] * size, rng)
+        y = self._within(0.5, off_centre, box[2] * size, box[3] * size, rng)
         return [_moved(one, x, y, size)]
 
     def _two(self, placed: list[Placed], sprites: list[int], rng: random.Random) -> list[Placed]:

@@ -15,17 +15,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .contrastive import NAME_TEMPLATES, PLACE_WIDTH, name_loss, naming_accuracy, texts_of_names
-from .judge import PICTURE_WIDTH, new_judge, picture_features, pictures_and_patches, resized, write_judge
+from .judge import (
+    PICTURE_WIDTH,
+    new_judge,
+    picture_features,
+    pictures_and_patches,
+    resized,
+    window,
+    write_judge,
+)
 from .layout import BaseSize
 from .learner import Learner
 from .picture_trainer import PictureTrainer
-from .pictures import PictureStream
+from .pictures import Batch, PictureStream
 from .text_towers import JudgeTexts
 from .train_text import TRANSFORMED, TextTrainer
+from .training import stretch_seed
+from .vae import Vae
 from .world import World
 
 _TEST_SEED = 1_000_003
 _WHOLE_WEIGHT = 5.0
+_SOFT = 0.5  # the share of pictures that the judge sees as the VAE gives them back,
+_MOST_NOISE = 0.3  # of latents with noise of up to this deviation
+_PARTS = 0.25  # the share of which both see only a window
 
 
 def tutor_trainer(size: BaseSize, world: World, device: torch.device, **options: Any) -> TextTrainer:
@@ -35,13 +48,18 @@ def tutor_trainer(size: BaseSize, world: World, device: torch.device, **options:
 
 
 class JudgeTrainer(PictureTrainer):
-    """Imitating the trained tutor, and naming what a picture shows among all names."""
+    """Imitating the trained tutor, and naming what a picture shows among all names.
+
+    What the base draws is as soft as its VAE, and of pairs the judge looks at enlarged parts too: so it is
+    shown both, while the tutor sees them sharp.
+    """
 
     def __init__(
         self,
         size: BaseSize,
         world: World,
         tutored: TextTrainer,
+        vae: Vae,
         device: torch.device,
         *,
         seed: int,
@@ -50,6 +68,8 @@ class JudgeTrainer(PictureTrainer):
     ) -> None:
         """`tutored` is what `tutor` trained; nothing of it is changed here."""
         self._device, self._batch, self._world, self._side = device, batch, world, size.picture
+        self._vae = vae
+        self._generator = torch.Generator(device).manual_seed(seed)
         self._tutor, self._scale = tutored.tutor.requires_grad_(False).eval(), tutored.scale
         texts = tutored.texts
         assert isinstance(texts, JudgeTexts)
@@ -72,22 +92,49 @@ class JudgeTrainer(PictureTrainer):
         learner = Learner(networks, "seeing", optimizer, 0.998)
         super().__init__(f"judge-{size.name}", seed, pictures, learner)
 
+    def begin(self, index: int) -> None:
+        """Draw other pictures and other noise than in earlier stretches."""
+        super().begin(index)
+        self._generator.manual_seed(stretch_seed(self.seed, index))
+
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures."""
         batch = self.pictures.batch(self._batch)
-        seen = resized(batch.images)
         with torch.autocast(self._device.type, torch.bfloat16):
             with torch.no_grad():
-                wanted, _, places = self._tutor(seen)
+                sharp, seen = resized(batch.images), resized(self._softened(batch.images))
+                parts = self._part_of(sharp, seen)
+                wanted, _, places = self._tutor(sharp)
             pictures, patches = pictures_and_patches(self.model, seen)
             patches = self._places(patches)
         names = self.pictures.rng.choice(self._names)
         whole = 1 - (pictures * wanted).sum(-1).mean()
         there = _place_error(patches, places)
-        naming = name_loss(self._sharpness * pictures @ names.T, batch)
+        # What a part shows is only known to the tutor.
+        whole_ones = Batch(batch.images[parts:], batch.captions[parts:], batch.scenes[parts:])
+        naming = name_loss(self._sharpness * pictures[parts:] @ names.T, whole_ones)
         self.learner.update(naming + _WHOLE_WEIGHT * whole + there, index, rate)
-        named = naming_accuracy(pictures, names, batch)
+        named = naming_accuracy(pictures[parts:], names, whole_ones)
         return {"naming": naming, "whole": whole, "there": there, "named": named}
+
+    def _softened(self, images: Tensor) -> Tensor:
+        """Some of them as the VAE gives them back of latents that are a little off."""
+        soft = torch.rand(len(images), generator=self._generator, device=self._device) < _SOFT
+        latents = self._vae.encode(images[soft])
+        noise = torch.randn(latents.shape, generator=self._generator, device=self._device)
+        strength = torch.rand(len(latents), 1, 1, 1, generator=self._generator, device=self._device)
+        result = images.clone()
+        result[soft] = self._vae.decode(latents + noise * strength * _MOST_NOISE).to(images.dtype)
+        return result
+
+    def _part_of(self, *pictures: Tensor) -> int:
+        """Replace each of the first few by a window of it, the same in all `pictures`; returns how many."""
+        count = round(_PARTS * len(pictures[0]))
+        for row in range(count):
+            across, down = self.pictures.rng.random(), self.pictures.rng.random()
+            for images in pictures:
+                images[row] = window(images[row : row + 1], across, down)[0]
+        return count
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ from .contrastive import PLACE_WIDTH, PLACES_STAGE, Tutor
 from .judge import resized
 from .layout import BaseSize
 from .learner import Learner
+from .matrix_optimizer import MatrixOptimizer
 from .picture_trainer import PictureTrainer
 from .pictures import PictureStream
 from .png import sheet, write_png
@@ -130,8 +131,8 @@ class UNetTrainer(PictureTrainer):
         ).to(device)
         networks = {"unet": self.unet, "seen_there": self._seen_there}
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-        pictures = PictureStream(world, size.picture, device, seed)
+        optimizer = MatrixOptimizer(parameters, rate=rate)
+        pictures = PictureStream(world, size.picture, device, seed, variety=size.variety)
         learner = Learner(networks, "unet", optimizer, 0.999)
         super().__init__(f"unet-{size.name}", seed, pictures, learner)
         self._generator = torch.Generator(device).manual_seed(seed)

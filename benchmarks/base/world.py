@@ -9,6 +9,7 @@ import numpy as np
 SPRITE_SIZE = 96
 SCENE_SIZE = 128
 SMALL_SCENES = ("meadow", "beach", "night", "snow")
+SMALL_STYLES = ("twemoji", "fluent")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class World:
         """The part for one use.
 
         Args:
-            small: keep only what belongs to size s: its objects and `SMALL_SCENES`.
+            small: keep only what belongs to size s: its objects, `SMALL_STYLES` and `SMALL_SCENES`.
             held_out: keep held-out objects, styles and scenes (whether small or not); else drop them all.
         """
         kept = [
@@ -51,7 +52,9 @@ class World:
             if (held_out if thing.held_out else thing.small or not small)
         ]
         styles = [
-            index for index, style in enumerate(self.styles) if held_out or style not in self.held_out_styles
+            index
+            for index, style in enumerate(self.styles)
+            if (held_out if style in self.held_out_styles else style in SMALL_STYLES or not small)
         ]
         new_object = np.full(len(self.objects), -1, np.int32)
         new_object[kept] = np.arange(len(kept))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from base.compose import Composer
 from base.evaluate import Figure, figures_of_drawn
+from base.judge import Judge
 from base.palette import COLOURS
 from base.prompts import EvaluationPrompt
 from base.world import World
@@ -19,14 +20,21 @@ PROMPTS = [
 
 
 class FakeJudge:
-    """Sees in picture number i what `seen[i]` names."""
+    """Sees in a picture of one colour, and in its parts, what `seen` names for that colour."""
 
-    def __init__(self, world: World, seen: list[tuple[str, ...]]) -> None:
+    def __init__(self, world: World, seen: dict[str, tuple[str, ...]]) -> None:
         self.names = [thing.name for thing in world.objects]
         self.seen = seen
 
     def pictures(self, images: Tensor) -> Tensor:
-        return torch.tensor([[float(name in things) for name in self.names] for things in self.seen])
+        pixels = [tuple((image[:, 0, 0] * 255).round().int().tolist()) for image in images]
+        colours = {pixel: name for name, pixel in COLOURS.items()}
+        return torch.tensor(
+            [[float(name in self.seen[colours[pixel]]) for name in self.names] for pixel in pixels]
+        )
+
+    def pictures_and_parts(self, images: Tensor) -> Tensor:
+        return self.pictures(images)[None]
 
     def texts(self, texts: list[str]) -> Tensor:
         assert len(texts) == len(self.names) and all(
@@ -43,14 +51,17 @@ def plain(*names: str) -> Tensor:
 
 
 def test_full_marks(tiny_world: World) -> None:
-    judge = FakeJudge(tiny_world, [prompt.objects for prompt in PROMPTS])
-    figures = figures_of_drawn(plain("red", "blue", "grey", "teal"), PROMPTS, tiny_world, judge)
+    colours = ("red", "blue", "grey", "teal")
+    judge = FakeJudge(tiny_world, {c: p.objects for c, p in zip(colours, PROMPTS, strict=True)})
+    figures = figures_of_drawn(plain(*colours), PROMPTS, tiny_world, judge)
     assert [(figure.value, figure.of) for figure in figures] == [(100.0, 3), (100.0, 3), (100.0, 1)]
     assert all(figure.met for figure in figures)
 
 
 def test_what_is_wrong_counts(tiny_world: World) -> None:
-    judge = FakeJudge(tiny_world, [("pea",), ("pea",), ("cat", "sun"), ("ball",)])
+    judge = FakeJudge(
+        tiny_world, {"red": ("pea",), "green": ("pea",), "grey": ("cat", "sun"), "teal": ("ball",)}
+    )
     name, colour, both = figures_of_drawn(plain("red", "green", "grey", "teal"), PROMPTS, tiny_world, judge)
     assert name.value == 100 * 2 / 3
     assert colour.value == 100 * 2 / 3 and not colour.met
@@ -59,6 +70,26 @@ def test_what_is_wrong_counts(tiny_world: World) -> None:
 
 def test_a_bar_is_met_when_it_is_reached() -> None:
     assert Figure("x", 60.0, 60.0, "%", 1).met and not Figure("x", 59.9, 60.0, "%", 1).met
+    assert Figure("x", 0.0, None, "%", 1).met and "bar" not in str(Figure("x", 0.0, None, "%", 1))
+
+
+def test_two_things_are_looked_for_in_parts_of_the_picture() -> None:
+    class OnePixel(Judge):
+        """A judge whose feature of a picture is the colour in its middle."""
+
+        def __init__(self) -> None:
+            pass
+
+        def pictures(self, images: Tensor) -> Tensor:
+            return images[:, :, images.shape[2] // 2, images.shape[3] // 2]
+
+    pair = torch.zeros(1, 3, 64, 64)
+    pair[:, 0, :, :32] = 1  # red on the left, green on the right
+    pair[:, 1, :, 32:] = 1
+    seen = OnePixel().pictures_and_parts(pair)
+    assert seen.shape == (10, 1, 3)
+    assert seen[0, 0].tolist() == [0, 1, 0]
+    assert seen.amax(0)[0].tolist() == [1, 1, 0]
 
 
 def test_the_background_is_read_off_composed_pictures(tiny_world: World) -> None:

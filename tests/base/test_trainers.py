@@ -69,7 +69,7 @@ def judge_trainer(folder: Path) -> Trainer:
     world = load_world(folder)
     tutored = tutor(folder)
     tutored.load(load_stage(folder, "tutor-s", "tutor"))
-    return JudgeTrainer(SMALL, judged_on(world, SMALL), tutored, CPU, **COMMON)
+    return JudgeTrainer(SMALL, judged_on(world, SMALL), tutored, load_vae(folder, SMALL), CPU, **COMMON)
 
 
 def unet_trainer(folder: Path) -> Trainer:
