@@ -301,7 +301,10 @@ def main() -> int:
         options.stream = folders_of_set(options.set)
     _host_in_this_process()
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    print(summary(run(Bench(options), options)))
+    import torch
+
+    with torch.inference_mode():  # as the host runs nodes
+        print(summary(run(Bench(options), options)))
     return 0
 
 

@@ -14,7 +14,8 @@ from ..training import LatentImage
 
 def encode_pixels(model: Any, vae: Any, pixels: Tensor) -> Tensor:
     """`(B, H, W, 3)` to scaled latents `(B, C, H/8, W/8)`, float32 on the CPU."""
-    latent = vae.encode(pixels[..., :3])
+    with torch.no_grad():  # nodes run in inference mode, other callers may not
+        latent = vae.encode(pixels[..., :3])
     channels = model.model.latent_format.latent_channels
     if latent.ndim != 4 or latent.shape[1] != channels or latent.shape[2] * 8 != pixels.shape[1]:
         raise ValueError(

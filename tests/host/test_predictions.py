@@ -92,3 +92,15 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
     assert delta.values.grad.abs().max() > 0 and torch.isfinite(delta.values.grad).all()
     after = model_module.clean_weights(model, layout)
     assert all(torch.equal(after[n].view(torch.uint8), w) for n, w in before.items())
+
+
+def test_latents_carry_no_graph_outside_the_hosts_inference_mode(
+    comfy, modules, random_model, small_checkpoint
+):
+    from ComfyUI_CNS.cns_core.host.latents import encode_pixels
+
+    _, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
+        str(small_checkpoint), output_vae=True, output_clip=False, output_model=False
+    )
+    assert any(parameter.requires_grad for parameter in vae.first_stage_model.parameters())
+    assert not encode_pixels(random_model.model, vae, torch.rand(1, 64, 64, 3)).requires_grad
