@@ -27,6 +27,7 @@ class Variety:
     tilt: float = 25.0  # degrees at most; little is more frequent than much
     mirrored: float = 0.5  # share
     off_centre: float = 0.2  # of a thing alone, in sides of the picture at most
+    cells: int | None = None  # of a side: frames then fill whole ones, as a small U-Net's latents have them
 
 
 FULL_VARIETY = Variety()
@@ -108,6 +109,8 @@ class SceneSampler:
             for thing, style in things
         ]
         arranged = self._alone(placed, sprites, rng) if len(things) == 1 else self._two(placed, sprites, rng)
+        if variety.cells is not None:
+            arranged = [_snapped(one, variety.cells) for one in arranged]
         if colour is not None:
             background = Background(colours=(colour,), shades=(_shade(rng),))
         elif scene is not None:
@@ -288,6 +291,16 @@ def _flipped(degrees: float, mirror: bool) -> float:
 
 def _moved(one: Placed, x: float, y: float, size: float) -> Placed:
     return Placed(one.object_index, one.style_index, x, y, size, one.tilt, one.mirror)
+
+
+def _snapped(one: Placed, cells: int) -> Placed:
+    """The nearest place and size in which the thing's frame fills whole cells of the picture."""
+    filled = min(max(round(one.size * cells), 1), cells)
+    x, y = (
+        (min(max(round(centre * cells - filled / 2), 0), cells - filled) + filled / 2) / cells
+        for centre in (one.x, one.y)
+    )
+    return _moved(one, x, y, filled / cells)
 
 
 def _shade(rng: random.Random) -> Colour:

@@ -158,7 +158,8 @@ def _log(folder: Path, name: str, values: dict[str, float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": round(time.time()), **values}) + "\n")
-    print(f"[{name}] " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()), flush=True)
+    shown = (f"{key} {value if isinstance(value, int) else f'{value:.4g}'}" for key, value in values.items())
+    print(f"[{name}] " + ", ".join(shown), flush=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 import torch
 from base.compose import Composer, background_colour
 from base.palette import COLOURS
-from base.placing import SceneSampler, blends_in
+from base.placing import SceneSampler, Variety, blends_in
 from base.prompts import evaluation_prompts
 from base.wording import Background, Placed, Scene, relation
 from base.world import SPRITE_SIZE, World, WorldObject
@@ -224,6 +224,21 @@ def test_pairs_cover_each_other_little(world: World) -> None:
         seen = [(picture.amax(0) > 0.5) for picture in (first, second)]
         common = (seen[0] & seen[1]).sum() / min(seen[0].sum(), seen[1].sum())
         assert common < 0.12
+
+
+def test_frames_fill_whole_cells_where_that_is_asked_for(world: World) -> None:
+    calm = Variety(alone=(0.6, 0.8), in_pairs=(0.5, 0.5), tilt=0.0, mirrored=0.0, cells=8)
+    scenes = SceneSampler(world, 64, 4, pairs=0.5, variety=calm).sample(200)
+    assert {len(scene.placed) for scene in scenes} == {1, 2}
+    for scene in scenes:
+        for one in scene.placed:
+            assert one.size * 8 in ((5, 6) if len(scene.placed) == 1 else (4,))
+            assert one.tilt == 0 and not one.mirror
+            for centre in (one.x, one.y):
+                first = (centre - one.size / 2) * 8
+                assert first == int(first) and 0 <= first <= 8 - one.size * 8
+    frames = {(one.x, one.y) for scene in scenes for one in scene.placed if len(scene.placed) == 1}
+    assert len(frames) > 4
 
 
 def test_nothing_is_put_on_its_own_colour(world: World) -> None:
