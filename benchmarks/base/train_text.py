@@ -44,6 +44,7 @@ class TextTrainer(PictureTrainer):
         self._device, self._batch, self._world = device, batch, world
         torch.manual_seed(seed)
         self.texts = texts.to(device)
+        self.texts.constrain()
         self.tutor = Tutor(world, texts.project.out_features).to(device)
         self.scale = LogitScale().to(device)
         networks = {
@@ -52,7 +53,8 @@ class TextTrainer(PictureTrainer):
             "tutor": self.tutor,
             "scale": self.scale,
         }
-        parameters = [parameter for network in networks.values() for parameter in network.parameters()]
+        every = (parameter for network in networks.values() for parameter in network.parameters())
+        parameters = [parameter for parameter in every if parameter.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98), fused=True)
         pictures = PictureStream(world, PICTURE, device, seed, transformed=transformed)
         super().__init__(name, seed, pictures, Learner(networks, "text", optimizer, 0.998))
@@ -67,6 +69,7 @@ class TextTrainer(PictureTrainer):
         scale = self.scale()
         captions, naming = caption_loss(pictures, texts, scale), name_loss(scale * pictures @ names.T, batch)
         self.learner.update(captions + naming + name_loss(named, batch), index, rate)
+        self.texts.constrain()
         return {"captions": captions, "naming": naming, "named": naming_accuracy(pictures, names, batch)}
 
     def state(self) -> dict[str, Any]:

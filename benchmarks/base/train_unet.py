@@ -133,7 +133,7 @@ class UNetTrainer(PictureTrainer):
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
         optimizer = MatrixOptimizer(parameters, rate=rate)
         pictures = PictureStream(world, size.picture, device, seed, variety=size.variety)
-        learner = Learner(networks, "unet", optimizer, 0.999)
+        learner = Learner(networks, "unet", optimizer, 0.997)
         super().__init__(f"unet-{size.name}", seed, pictures, learner)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._vae, self._text, self._tokenizer, self._world = vae, text, tokenizer, world

@@ -24,6 +24,7 @@ from base.files import (
 )
 from base.judge import Judge
 from base.layout import SIZES
+from base.text_encoder import untrained_rows
 from base.text_towers import BaseTexts
 from base.tokenizer import Tokenizer
 from base.train_judge import JudgeTrainer, tutor_trainer
@@ -122,6 +123,15 @@ def test_a_decoder_trained_alone_leaves_the_latents_as_they_are(work: Path, tmp_
     latents = before.encode(pictures)
     assert torch.equal(after.encode(pictures), latents)
     assert not torch.equal(after.decode(latents), before.decode(latents))
+
+
+def test_the_words_of_the_base_stay_far_apart(work: Path) -> None:
+    text, used_ids = load_text(work, SMALL)
+    rows = text.embeddings.token_embedding.weight
+    assert torch.equal(rows, 4 * untrained_rows()[used_ids])
+    for layer in text.encoder.layers:
+        for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+            assert last.weight.norm() < 0.401
 
 
 def test_held_out_things_are_for_the_judge_alone(work: Path) -> None:
