@@ -52,9 +52,7 @@ class HostBackend:
             for name, tokenizer in self._spliced.items():
                 tokenizer.vectors[self.token] = token_vectors[name]
         with _mutation_safe(self._constants):
-            features = TextFeatures.stack(
-                [encode_prompt(self.clip, prompt, loaded=True) for prompt in prompts]
-            )
+            features = TextFeatures.stack([encode_prompt(self.clip, prompt) for prompt in prompts])
         pooled = None if features.pooled is None else features.pooled.to(self.device)
         return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
 

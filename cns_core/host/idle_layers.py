@@ -1,4 +1,4 @@
-"""Text encoder layers that add nothing to what passes through them are not run while training.
+"""Text encoder layers that add nothing to what passes through them are not run while selecting and training.
 
 A small base may fill the checkpoint's twelve layers with exact identities; running them, forward and backward
 for every caption, would be most of a training step.

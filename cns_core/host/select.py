@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management as management
+import torch
 from torch import Tensor
 
 from ..captions import calibration_prompts
@@ -15,6 +16,7 @@ from ..importance import counted_features
 from ..memory import BaseModel, ConceptMemory
 from ..selection import Selection, select_neurons
 from ..settings import SelectionSettings
+from .idle_layers import idle_layers_left_out
 from .model import Base, read_base
 from .text import check_length, encode_prompt, known_tokens
 
@@ -76,13 +78,16 @@ def select(
         counted = []
         for prompt in prompts:
             encoded = encode_prompt(clip, prompt)
-            x = encoded.cross[0][: encoded.is_word.shape[1]]
+            x = encoded.cross[0][: encoded.is_word.shape[1]].cpu()
             counted.append(counted_features(x, encoded.is_word[0], settings.tokens).to(device))
             on_progress(done + len(counted), total)
         return counted
 
-    concept_features = features(mine, 0)
-    calibration_features = features(general, len(mine))
+    # In place first: layers that are left out would not be moved along.
+    management.load_models_gpu([clip.patcher], force_full_load=True)
+    with torch.no_grad(), idle_layers_left_out(clip):
+        concept_features = features(mine, 0)
+        calibration_features = features(general, len(mine))
     weights = {name: weight.to(device).float() for name, weight in base.weights.items()}
     selection = select_neurons(weights, base.layout, concept_features, calibration_features, settings)
     on_progress(total, total)

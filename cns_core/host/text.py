@@ -124,21 +124,18 @@ def check_length(clip: Any, prompts: Sequence[str]) -> None:
                 )
 
 
-def encode_prompt(clip: Any, prompt: str, loaded: bool = False) -> TextFeatures:
-    """One prompt through the user's CLIP, clip skip included. `loaded`: the model is in place already, keep
-    the gradient.
+def encode_prompt(clip: Any, prompt: str) -> TextFeatures:
+    """One prompt through the user's CLIP, clip skip included, with a gradient where the caller wants one. The
+    caller has the host load the text encoder first.
 
-    cross `(1, 77, dim)`, on whatever device the host hands text features out.
+    cross `(1, 77, dim)`, on the text encoder's device.
     """
     tokens = clip.tokenize(prompt, return_word_ids=True)
     plain = {n: [[entry[:2] for entry in section] for section in sections] for n, sections in tokens.items()}
-    if loaded:
-        model = clip.cond_stage_model
-        model.reset_clip_options()
-        if clip.layer_idx is not None:
-            model.set_clip_options({"layer": clip.layer_idx})
-        cross, pooled = model.encode_token_weights(plain)[:2]
-    else:
-        cross, pooled = clip.encode_from_tokens(plain, return_pooled=True)
+    model = clip.cond_stage_model
+    model.reset_clip_options()
+    if clip.layer_idx is not None:
+        model.set_clip_options({"layer": clip.layer_idx})
+    cross, pooled = model.encode_token_weights(plain)[:2]
     words = next(iter(tokens.values()))[0]
     return TextFeatures(cross.float(), pooled, torch.tensor([[entry[2] > 0 for entry in words]]))
