@@ -39,7 +39,7 @@ def world() -> World:
     }
     return World(
         objects=objects,
-        styles=("noto", "openmoji"),
+        styles=("twemoji", "openmoji"),
         sprites=sprites,
         sprite_object=np.repeat(np.arange(9, dtype=np.int32), 2),
         sprite_style=np.tile(np.arange(2, dtype=np.int32), 9),

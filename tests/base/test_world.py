@@ -19,7 +19,7 @@ from base.world import SCENE_SIZE, SMALL_SCENES, SPRITE_SIZE, World, WorldObject
 from base.world_file import MAGIC, WorldFileError, read_world, write_world
 from PIL import Image
 
-STYLES = ("noto", "openmoji")
+STYLES = ("twemoji", "openmoji")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def tampered(path: Path, change) -> None:
         lambda header: header["sections"][1].update(name="something"),
         lambda header: header.update(sections=header["sections"][:1]),
         lambda header: header.update(objects=header["objects"][:1]),
-        lambda header: header.update(styles=["noto"]),
+        lambda header: header.update(styles=["twemoji"]),
         lambda header: header.update(scenes={"meadow": -1, "room": 5}),
         lambda header: header.update(scenes={"meadow": 3}),
         lambda header: header.update(scenes=[]),
@@ -181,7 +181,7 @@ def test_subset_keeps_what_its_use_may_see(world: World) -> None:
 
     trained = world.subset(small=False, held_out=False)
     assert names(trained) == ["cat", "yak", "dog"]
-    assert trained.styles == ("noto",) and list(trained.scenes) == ["meadow", "room"]
+    assert trained.styles == ("twemoji",) and list(trained.scenes) == ["meadow", "room"]
     assert trained.sprite_object.tolist() == [0, 1, 2] and trained.sprite_style.tolist() == [0, 0, 0]
     np.testing.assert_array_equal(trained.sprites, world.sprites[[0, 2, 6]])
     small = world.subset(small=True, held_out=False)
