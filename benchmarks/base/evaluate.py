@@ -102,7 +102,7 @@ def run_bench(folder: Path, size: BaseSize, packed: Path | None) -> int:
         *figures_of_drawn(drawn, prompts, world, judge),
         _share("right name first among 100, real", _named(real.images, _shown(real), known, judge), 95.0),
         Figure("VAE PSNR", psnr, PSNR_BARS[size.name], "dB", len(unseen)),
-        # No drawn picture can be better than these.
+        # What VAE and judge leave of real pictures: a drawing will hardly do better.
         _share("right name first, real through the VAE", _named(come_back[0], _shown(one), world, judge)),
         _share("both objects first, real", _named(two.images, _shown(two), world, judge)),
         _share("both objects first, real through the VAE", _named(come_back[1], _shown(two), world, judge)),

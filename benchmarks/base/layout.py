@@ -34,8 +34,8 @@ class BaseSize:
         return 4, side, side
 
 
-# Each pose of each thing is learnt nearly by itself, and two CPU cores show a U-Net 150,000 pictures an hour.
-# Where frames fill whole places of the latents, a thing's latents are the same wherever it stands.
+# Two CPU cores show a U-Net 100,000 pictures an hour, too few for every pose of every thing. Where frames
+# fill whole places of the latents, a thing's latents are the same wherever it stands.
 _CALM = Variety(alone=(0.75, 0.75), in_pairs=(0.5, 0.5), tilt=0.0, mirrored=0.0, off_centre=0.08, cells=8)
 
 SIZES = {

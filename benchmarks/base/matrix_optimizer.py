@@ -66,7 +66,12 @@ class MatrixOptimizer:
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state_dict`."""
+        """The counterpart of `state_dict`. Raises ValueError for the state of another optimizer."""
+        if set(state) != {"muon", "adam"}:
+            raise ValueError(
+                f"the checkpoint's optimizer holds {sorted(state)}, not muon and adam: it is from an earlier "
+                "version of this tool; move the checkpoint away and train anew"
+            )
         self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])
         self.param_groups = [*self._muon.param_groups, *self._adam.param_groups]

@@ -1,4 +1,4 @@
-"""CLIP-L's text encoder of which only the first layers and the rows of used words are trained.
+"""CLIP-L's text encoder of which only the first layers, and the rows of used words, are its own.
 
 The other layers are exact identities and are only written out for a checkpoint (`full_text_state`). The other
 words have rows that anyone can compute again (`untrained_rows`), so that a trained encoder is a small file.

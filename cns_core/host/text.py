@@ -125,8 +125,8 @@ def check_length(clip: Any, prompts: Sequence[str]) -> None:
 
 
 def encode_prompt(clip: Any, prompt: str) -> TextFeatures:
-    """One prompt through the user's CLIP, clip skip included, with a gradient where the caller wants one. The
-    caller has the host load the text encoder first.
+    """One prompt through the user's CLIP, clip skip included. The caller has the host load the text encoder
+    first, and decides whether a gradient is kept.
 
     cross `(1, 77, dim)`, on the text encoder's device.
     """

@@ -52,6 +52,12 @@ def test_goes_on_from_its_state() -> None:
         assert torch.equal(left, right)
 
 
+def test_the_state_of_another_optimizer_is_refused() -> None:
+    parameters = list(network().parameters())
+    with pytest.raises(ValueError, match="train anew"):
+        MatrixOptimizer(parameters, rate=0.01).load_state_dict(torch.optim.Adam(parameters).state_dict())
+
+
 def test_the_memory_format_is_asked_for() -> None:
     with pytest.raises(ValueError, match="channels_last"):
         MatrixOptimizer(list(nn.Conv2d(64, 64, 3).parameters()), rate=0.01)

@@ -192,6 +192,14 @@ def test_subset_keeps_what_its_use_may_see(world: World) -> None:
     same(world.subset(small=False, held_out=True), world)
 
 
+def test_size_s_knows_few_of_the_styles(world: World) -> None:
+    other = replace(world, styles=("noto", "openmoji"))
+    assert other.subset(small=False, held_out=False).styles == ("noto",)
+    assert other.subset(small=True, held_out=False).styles == ()
+    judged = other.subset(small=True, held_out=True)
+    assert judged.styles == ("openmoji",) and judged.sprite_style.tolist() == [0, 0, 0]
+
+
 SUBGROUPS = {1: "animal-mammal", 2: "animal-bug", 3: "flag", 4: "time", 5: "transport-ground"}
 POODLE = Concept(0, "my-poodle", "subject", "dog", {"object": "poodle", "style": "fluent"}, ("poodle",))
 

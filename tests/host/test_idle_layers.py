@@ -1,4 +1,4 @@
-"""Text encoder layers that add nothing are left out while training, and only then."""
+"""Text encoder layers that add nothing are left out while selecting and training, and only then."""
 
 from __future__ import annotations
 
@@ -74,3 +74,19 @@ def test_clip_skip_counts_every_layer(backend_module: ModuleType, idle: tuple[An
 
 def test_busy_layers_are_run(backend_module: ModuleType, random_model: Any) -> None:
     assert features_in_training(backend_module, random_model.model, random_model.clip)[1] == 2
+
+
+def test_selecting_leaves_them_out_and_puts_them_back(
+    backend_module: ModuleType, idle: tuple[Any, Any]
+) -> None:
+    from ComfyUI_CNS.cns_core.concept import Concept, TrainingImage
+    from ComfyUI_CNS.cns_core.host.select import select
+    from ComfyUI_CNS.cns_core.settings import SelectionSettings
+
+    model, clip = idle
+    picture = TrainingImage(torch.rand(64, 64, 3), ("a photo of <my-dog>",), None, "one")
+    concept = Concept("my-dog", "<my-dog>", "dog", "subject", (picture,))
+    run = []
+    settings = SelectionSettings(calibration_prompts=16)
+    select(model, clip, concept, None, settings, lambda done, total: run.append(len(layers_of(clip))))
+    assert run == [1] * 17 + [2]
