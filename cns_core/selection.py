@@ -61,6 +61,7 @@ def common_top(
     return common
 
 
+@torch.no_grad()
 def select_neurons(
     weights: Mapping[str, Tensor],
     layout: ProjectionLayout,
