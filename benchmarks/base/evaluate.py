@@ -148,7 +148,8 @@ def _ranked(row: Tensor, right: Sequence[int], rng: random.Random) -> list[int]:
 def _named(images: Tensor, right: Sequence[Sequence[int]], world: World, judge: Judge) -> list[bool]:
     """Of each picture (B, 3, H, W), whether the objects that are in it come first among 100.
 
-    One thing is looked for in the whole picture, two in parts of it too.
+    One thing is looked for in the whole picture. Of two each counts for what it most probably is in the part
+    that shows it best: parts that show neither are similar to much, but sure of nothing.
     """
     if not right:
         return []
@@ -156,7 +157,8 @@ def _named(images: Tensor, right: Sequence[Sequence[int]], world: World, judge: 
     if len(right[0]) == 1:
         similarity = judge.pictures(images) @ names
     else:
-        similarity = (judge.pictures_and_parts(images) @ names).amax(0)
+        every = judge.pictures_and_parts(images) @ names
+        similarity = (judge.sharpness() * every).softmax(-1).amax(0)
     rng = random.Random(0)
     return [
         set(_ranked(row, things, rng)[: len(things)]) == set(things)

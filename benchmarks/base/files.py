@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from .contrastive import Tutor
@@ -52,7 +53,7 @@ def load_vae(folder: Path, size: BaseSize) -> Vae:
     """The averaged VAE, frozen."""
     vae = Vae()
     vae.load_state_dict({**vae.state_dict(), **load_stage(folder, f"vae-{size.name}", "vae")["average"]})
-    return frozen(vae)
+    return frozen(vae).to(memory_format=torch.channels_last)  # nearly twice as fast on a CPU
 
 
 def load_text(folder: Path, size: BaseSize) -> tuple[TextEncoder, list[int]]:

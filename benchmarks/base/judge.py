@@ -51,6 +51,10 @@ class Judge:
         parts = (window(images, across, down) for down in steps for across in steps)
         return torch.stack([self.pictures(images), *map(self.pictures, parts)])
 
+    def sharpness(self) -> float:
+        """What similarities are multiplied with before a softmax."""
+        return float(self._model.logit_scale.exp())
+
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts -> features (B, d) of length one."""

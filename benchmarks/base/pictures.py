@@ -41,15 +41,18 @@ class PictureStream:
         pairs: float = PAIRS,
         transformed: float = 0.0,
         variety: Variety = FULL_VARIETY,
+        half_in: Variety | None = None,
     ) -> None:
         """
         Args:
             pairs: the share of pictures that show two things.
             transformed: the share that is shown, and captioned, as one of the transforms.
             variety: of the things' poses.
+            half_in: of those in every other picture, where they are to differ.
         """
         self.world, self._transformed = world, transformed
-        self._sampler = SceneSampler(world, size, seed, pairs=pairs, variety=variety)
+        varieties = [variety, variety if half_in is None else half_in]
+        self._samplers = [SceneSampler(world, size, seed, pairs=pairs, variety=one) for one in varieties]
         self._composer = Composer(world, size, device, torch.float32)
         self.rng = random.Random(seed)
 
@@ -59,7 +62,7 @@ class PictureStream:
 
     def batch(self, count: int) -> Batch:
         """The next `count` pictures."""
-        scenes = self._sampler.sample(count, self.rng)
+        scenes = [self._samplers[row % 2].sample(1, self.rng)[0] for row in range(count)]
         captions = [caption(scene, self.world, self.rng) for scene in scenes]
         images = self._composer.render(scenes)
         for row in range(count if self._transformed else 0):

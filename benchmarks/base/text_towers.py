@@ -82,8 +82,7 @@ class JudgeTexts(TextTower):
         whole = Tokenizer(world.tokenizer_files)
         shown_as = whole.used_in([as_transformed("", name) for name in TRANSFORMS])
         self.used_ids = used_token_ids(world, whole) + shown_as
-        self.tokenizer_files = reduced_files(world.tokenizer_files, self.used_ids)
-        self.tokenizer = Tokenizer(self.tokenizer_files)
+        self.tokenizer = Tokenizer(reduced_files(world.tokenizer_files, self.used_ids))
         model = new_judge(self.tokenizer.end + 1)
         self.encoder, self.project = model.text_model, model.text_projection
 

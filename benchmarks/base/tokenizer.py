@@ -40,6 +40,7 @@ class Tokenizer:
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             (Path(folder) / "tokenizer_config.json").write_text(json.dumps(_CONFIG), encoding="utf-8")
             self._tokenizer = CLIPTokenizer.from_pretrained(folder)
+        self.files = files
         self.start = int(self._tokenizer.bos_token_id)
         self.end = int(self._tokenizer.eos_token_id)
 

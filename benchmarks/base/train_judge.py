@@ -30,14 +30,14 @@ from .picture_trainer import PictureTrainer
 from .pictures import Batch, PictureStream
 from .text_towers import JudgeTexts
 from .train_text import TRANSFORMED, TextTrainer
+from .train_vae import a_little_off
 from .training import stretch_seed
 from .vae import Vae
 from .world import World
 
 _TEST_SEED = 1_000_003
 _WHOLE_WEIGHT = 5.0
-_SOFT = 0.5  # the share of pictures that the judge sees as the VAE gives them back,
-_MOST_NOISE = 0.3  # of latents with noise of up to this deviation
+_SOFT = 0.5  # the share of pictures that the judge sees as the VAE gives them back
 _PARTS = 0.25  # the share of which both see only a window
 
 
@@ -72,10 +72,9 @@ class JudgeTrainer(PictureTrainer):
         self._generator = torch.Generator(device).manual_seed(seed)
         self._tutor, self._scale = tutored.tutor.requires_grad_(False).eval(), tutored.scale
         texts = tutored.texts
-        assert isinstance(texts, JudgeTexts)
-        self._tokenizer_files = texts.tokenizer_files
         torch.manual_seed(seed)
-        self.model = new_judge(texts.tokenizer.end + 1).to(device)
+        self._tokenizer = texts.tokenizer
+        self.model = new_judge(self._tokenizer.end + 1).to(device)
         if device.type == "cpu":  # the fused attention's backward pass is four times as slow there
             self.model.set_attn_implementation("eager")
         self.model.text_model.load_state_dict(texts.encoder.state_dict())
@@ -88,7 +87,9 @@ class JudgeTrainer(PictureTrainer):
         networks = {"seeing": seeing, "places": self._places}
         parameters = [*seeing.parameters(), *self._places.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        pictures = PictureStream(world, self._side, device, seed, transformed=TRANSFORMED)
+        pictures = PictureStream(
+            world, self._side, device, seed, transformed=TRANSFORMED, half_in=size.variety
+        )
         learner = Learner(networks, "seeing", optimizer, 0.998)
         super().__init__(f"judge-{size.name}", seed, pictures, learner)
 
@@ -121,10 +122,9 @@ class JudgeTrainer(PictureTrainer):
         """Some of them as the VAE gives them back of latents that are a little off."""
         soft = torch.rand(len(images), generator=self._generator, device=self._device) < _SOFT
         latents = self._vae.encode(images[soft])
-        noise = torch.randn(latents.shape, generator=self._generator, device=self._device)
-        strength = torch.rand(len(latents), 1, 1, 1, generator=self._generator, device=self._device)
         result = images.clone()
-        result[soft] = self._vae.decode(latents + noise * strength * _MOST_NOISE).to(images.dtype)
+        drawn = self._vae.decode(latents + a_little_off(latents, self._generator))
+        result[soft] = drawn.to(images.dtype)
         return result
 
     def _part_of(self, *pictures: Tensor) -> int:
@@ -142,7 +142,7 @@ class JudgeTrainer(PictureTrainer):
         batch = PictureStream(self._world, self._side, self._device, _TEST_SEED).batch(512)
         with self.learner.average.applied():
             pictures = torch.cat([picture_features(self.model, part) for part in batch.images.split(64)])
-            write_judge(folder / self.name, self.model, self._scale, self._tokenizer_files)
+            write_judge(folder / self.name, self.model, self._scale, self._tokenizer.files)
         return {"named_in_test": float(naming_accuracy(pictures, self._names[0], batch))}
 
 

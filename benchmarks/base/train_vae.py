@@ -63,7 +63,8 @@ class VaeTrainer(PictureTrainer):
         self.vae = Vae().to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(self.vae.parameters(), lr=rate, betas=(0.9, 0.99))
         learner = Learner({"vae": self.vae}, "vae", optimizer, 0.999)
-        super().__init__(f"vae-{size.name}", seed, PictureStream(world, size.picture, device, seed), learner)
+        pictures = PictureStream(world, size.picture, device, seed, half_in=size.variety)
+        super().__init__(f"vae-{size.name}", seed, pictures, learner)
         self._test = PictureStream(world, size.picture, device, _TEST_SEED).batch(_TEST_PICTURES).images
 
     def begin(self, index: int) -> None:
@@ -79,7 +80,7 @@ class VaeTrainer(PictureTrainer):
         images = self.pictures.batch(self._batch).images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16):
             latents = self.vae.taesd_encoder(images)
-            drawn = self.vae.taesd_decoder(latents + self._noise_for(latents))
+            drawn = self.vae.taesd_decoder(latents + a_little_off(latents, self._generator))
             looks = _difference(self._tutor.maps(drawn), self._tutor.maps(images))
         latents, drawn = latents.float(), drawn.float()
         pixels = F.mse_loss(drawn, images)
@@ -90,13 +91,6 @@ class VaeTrainer(PictureTrainer):
         loss = pixels + _EDGE_WEIGHT * edges + _LOOKS_WEIGHT * looks + _UNIT_WEIGHT * unit
         self.learner.update(loss, index, rate)
         return {"mse": pixels, "edges": edges, "looks": looks, "unit": unit}
-
-    def _noise_for(self, latents: Tensor) -> Tensor:
-        chance, strength = torch.rand(
-            2, len(latents), 1, 1, 1, generator=self._generator, device=self._device
-        )
-        noise = torch.randn(latents.shape, generator=self._generator, device=self._device)
-        return noise * (chance < _NOISY) * strength * _MOST_NOISE
 
     @torch.no_grad()
     def report(self, folder: Path, index: int) -> dict[str, float]:
@@ -115,6 +109,13 @@ class VaeTrainer(PictureTrainer):
         shown = torch.stack((self._test[:24], clean[:24], noisy[:24]), 1).flatten(0, 1)
         write_png(folder / "samples" / f"{self.name}-{index:07d}.png", sheet(shown, 9, zoom=2))
         return {"psnr": mean_psnr(clean, self._test), "psnr_with_noise": mean_psnr(noisy, self._test)}
+
+
+def a_little_off(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise for latents (B, 4, h, w), a part of them left without, as a U-Net is off by more or less."""
+    chance, strength = torch.rand(2, len(latents), 1, 1, 1, generator=generator, device=latents.device)
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    return noise * (chance < _NOISY) * strength * _MOST_NOISE
 
 
 def _difference(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:

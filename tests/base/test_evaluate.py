@@ -36,6 +36,9 @@ class FakeJudge:
     def pictures_and_parts(self, images: Tensor) -> Tensor:
         return self.pictures(images)[None]
 
+    def sharpness(self) -> float:
+        return 20.0
+
     def texts(self, texts: list[str]) -> Tensor:
         assert len(texts) == len(self.names) and all(
             name in text for name, text in zip(self.names, texts, strict=True)
@@ -66,6 +69,23 @@ def test_what_is_wrong_counts(tiny_world: World) -> None:
     assert name.value == 100 * 2 / 3
     assert colour.value == 100 * 2 / 3 and not colour.met
     assert both.value == 0.0 and "MISSED" in str(both)
+
+
+def test_a_part_that_is_sure_of_nothing_does_not_count(tiny_world: World) -> None:
+    names = [thing.name for thing in tiny_world.objects]
+    pair = PROMPTS[2]
+    shown, other = pair.objects, next(name for name in names if name not in pair.objects)
+
+    class Parts(FakeJudge):
+        """Two parts show one thing each; a third resembles all names, one of the others most."""
+
+        def pictures_and_parts(self, images: Tensor) -> Tensor:
+            sure = [[0.6 * (name == thing) for name in names] for thing in shown]
+            vague = [0.8 + 0.01 * (name == other) for name in names]
+            return torch.tensor([*sure, vague]).unsqueeze(1)
+
+    both = figures_of_drawn(plain("grey"), [pair], tiny_world, Parts(tiny_world, {"grey": ()}))[2]
+    assert both.value == 100.0 and both.of == 1
 
 
 def test_a_bar_is_met_when_it_is_reached() -> None:
