@@ -53,7 +53,7 @@ class Judge:
 
     def sharpness(self) -> float:
         """What similarities are multiplied with before a softmax."""
-        return float(self._model.logit_scale.exp())
+        return float(self._model.logit_scale.detach().exp())
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
