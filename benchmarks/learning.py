@@ -111,20 +111,38 @@ class Bench:
         return replace(selection, concept_mask=mask)
 
     def draw(self, memory: Any, prompts: Sequence[str], seed: int) -> Any:
-        """One picture for each prompt, (B, H, W, 3)."""
-        from cns_core.host.draw import draw
+        """One picture for each prompt, (B, H, W, 3), all at once, which takes a fraction of the time."""
+        import comfy.sample
+
+        from cns_core.host.draw import SAMPLER, SCHEDULER
         from cns_core.host.personalize import personalize
 
         model, clip = (
             (self.model, self.clip) if memory is None else personalize(self.model, self.clip, memory)
         )
-        size = (self.options.resolution, self.options.resolution)
-        return self.torch.cat(
-            [
-                draw(model, clip, self.vae, prompt, size, seed * 1000 + index, steps=20, cfg=self.options.cfg)
-                for index, prompt in enumerate(prompts)
-            ]
+        torch, side = self.torch, self.options.resolution // 8
+        shape = (4, side, side)
+        generators = [torch.Generator().manual_seed(seed * 1000 + index) for index in range(len(prompts))]
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        told = torch.cat([self._conditioning(clip, prompt)[0][0] for prompt in prompts])
+        latents = comfy.sample.sample(
+            model,
+            noise,
+            20,
+            self.options.cfg,
+            SAMPLER,
+            SCHEDULER,
+            [[told, {}]],
+            self._conditioning(clip, ""),
+            torch.zeros_like(noise),
+            disable_pbar=True,
+            seed=seed,
         )
+        return self.vae.decode(latents)[..., :3].clamp(0, 1)
+
+    @staticmethod
+    def _conditioning(clip: Any, prompt: str) -> Any:
+        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
     def score(self, concept: Any, memory: Any, seed: int) -> dict[str, Any]:
         """CLIP-I of new pictures of the concept, on the scale from class word to its own pictures."""

@@ -171,10 +171,7 @@ def _trainable(model: Any) -> Any:
     """Compute in bfloat16 or float32 (float16 gradients underflow), without other packs' attention
     patches.
     """
-    if management.is_device_cpu(model.load_device):
-        dtype = torch.float32
-    else:
-        dtype = torch.bfloat16 if management.should_use_bf16(model.load_device) else torch.float32
+    dtype = torch.bfloat16 if _is_at_home_in_bf16(model.load_device) else torch.float32
     if model.model_dtype() != dtype:
         model.set_model_compute_dtype(dtype)
     options = model.model_options["transformer_options"]
@@ -186,6 +183,14 @@ def _trainable(model: Any) -> Any:
             "against. Connect the checkpoint loader's MODEL."
         )
     return model
+
+
+def _is_at_home_in_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is the faster one there; of CPUs only where they have instructions for it."""
+    if not management.is_device_cpu(device):
+        return bool(management.should_use_bf16(device))
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch 2.6 and newer can tell
+    return supported is not None and bool(supported())
 
 
 def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> Tensor:
