@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from .compose import Composer
-from .placing import FULL_VARIETY, SceneSampler, Variety
+from .placing import FULL_VARIETY, PAIRS, SceneSampler, Variety
 from .tokenizer import Tokenizer
 from .transforms import TRANSFORMS
-from .wording import Scene, caption
+from .wording import FULL_WORDING, Scene, Shares, caption
 from .world import World
-
-PAIRS = 0.35
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class PictureStream:
         transformed: float = 0.0,
         variety: Variety = FULL_VARIETY,
         half_in: Variety | None = None,
+        shares: Shares = FULL_WORDING,
     ) -> None:
         """
         Args:
@@ -49,8 +48,9 @@ class PictureStream:
             transformed: the share that is shown, and captioned, as one of the transforms.
             variety: of the things' poses.
             half_in: of those in every other picture, where they are to differ.
+            shares: how often captions say what.
         """
-        self.world, self._transformed = world, transformed
+        self.world, self._transformed, self._shares = world, transformed, shares
         varieties = [variety, variety if half_in is None else half_in]
         self._samplers = [SceneSampler(world, size, seed, pairs=pairs, variety=one) for one in varieties]
         self._composer = Composer(world, size, device, torch.float32)
@@ -63,7 +63,7 @@ class PictureStream:
     def batch(self, count: int) -> Batch:
         """The next `count` pictures."""
         scenes = [self._samplers[row % 2].sample(1, self.rng)[0] for row in range(count)]
-        captions = [caption(scene, self.world, self.rng) for scene in scenes]
+        captions = [caption(scene, self.world, self.rng, shares=self._shares) for scene in scenes]
         images = self._composer.render(scenes)
         for row in range(count if self._transformed else 0):
             if self.rng.random() < self._transformed:

@@ -31,6 +31,7 @@ class Variety:
 
 
 FULL_VARIETY = Variety()
+PAIRS = 0.35  # share of scenes with two things
 
 
 class SceneSampler:
@@ -42,7 +43,7 @@ class SceneSampler:
         size: int,
         seed: int,
         *,
-        pairs: float = 0.35,
+        pairs: float = PAIRS,
         plain: float = 0.45,
         gradient: float = 0.10,
         same_style: float = 0.75,

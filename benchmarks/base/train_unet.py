@@ -132,7 +132,15 @@ class UNetTrainer(PictureTrainer):
         networks = {"unet": self.unet, "seen_there": self._seen_there}
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
         optimizer = MatrixOptimizer(parameters, rate=rate)
-        pictures = PictureStream(world, size.picture, device, seed, variety=size.variety)
+        pictures = PictureStream(
+            world,
+            size.picture,
+            device,
+            seed,
+            pairs=size.pairs,
+            variety=size.variety,
+            shares=size.shares,
+        )
         learner = Learner(networks, "unet", optimizer, 0.997)
         super().__init__(f"unet-{size.name}", seed, pictures, learner)
         self._generator = torch.Generator(device).manual_seed(seed)

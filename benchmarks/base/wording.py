@@ -66,8 +66,11 @@ class Shares:
     category: float = 0.15  # in the place of a name
     size: float = 0.25  # of the things small or large enough to be called so
     relation: float = 0.7  # of the pairs that have one; the others are "a and b"
+    backwards: float = 0.5  # of the pairs: what is on the right or below is named first
     filler: float = 0.04
 
+
+FULL_WORDING = Shares()
 
 FILLERS = (
     "masterpiece",
@@ -235,13 +238,18 @@ def relation(first: Placed, second: Placed) -> str | None:
     return None
 
 
+def _in_reading_order(one: Placed, other: Placed) -> list[Placed]:
+    across, down = other.x - one.x, other.y - one.y
+    return [one, other] if (across if abs(across) >= abs(down) else down) >= 0 else [other, one]
+
+
 def caption(
     scene: Scene,
     world: World,
     rng: random.Random,
     *,
     name_words: Mapping[str, str] | None = None,
-    shares: Shares = Shares(),
+    shares: Shares = FULL_WORDING,
     fillers: Sequence[str] = FILLERS,
 ) -> str:
     """One caption of a scene, true to it, in a wording drawn by `rng`.
@@ -254,8 +262,10 @@ def caption(
         fillers: words of which one to three are sometimes put at the end.
     """
     placed = list(scene.placed)
-    if len(placed) == 2 and rng.random() < 0.5:
-        placed.reverse()
+    if len(placed) == 2:
+        placed = _in_reading_order(*placed)
+        if rng.random() < shares.backwards:
+            placed.reverse()
     nouns = [_noun(one, world, rng, name_words or {}, shares) for one in placed]
     sizes = [word if rng.random() < shares.size else "" for word in _sizes(placed)]
     styles = [world.styles[one.style_index] for one in placed]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,19 @@ def test_relations_told_are_true_whichever_comes_first(world: World) -> None:
     for text in texts:
         assert "left" not in text and "right" not in text
         assert not re.search("cat (above|at the top)|teapot (below|at the bottom)", text), text
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((0.2, 0.5), (0.8, 0.5)), ((0.5, 0.2), (0.5, 0.8)), ((0.3, 0.3), (0.7, 0.8))]
+)
+@pytest.mark.parametrize("backwards", [0.0, 1.0])
+def test_things_are_named_in_the_order_in_which_one_reads(
+    world: World, first: tuple[float, float], second: tuple[float, float], backwards: float
+) -> None:
+    shares = replace(NAMES_ONLY, backwards=backwards)
+    texts = captions(two(first, second), world, 50, shares=shares)
+    texts += captions(two(second, first, things=(1, 0)), world, 50, shares=shares)
+    assert all((text.index("cat") > text.index("teapot")) == bool(backwards) for text in texts)
 
 
 def test_no_relation_is_told_of_what_stands_askew(world: World) -> None:
