@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="an SD 1.x checkpoint; default: a random one of the same layout",
+        help="an SD 1.x checkpoint; default: the small base model in this repository",
     )
     demo.add_argument(
         "--concepts",
@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     host.add_argument("--port", type=positive_int, default=8188, metavar="N", help="default: 8188")
     host.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="a checkpoint to offer beside the random one"
+        "--checkpoint", type=Path, metavar="FILE", help="a checkpoint to offer beside the small base"
     )
 
     commands.add_parser(

@@ -6,9 +6,11 @@ import argparse
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .errors import DevToolError
 from .paths import ROOT, comfyui_directory, venv_python
 
 _MODULE = ("-m", "benchmarks.base")
@@ -26,6 +28,18 @@ def run_base(words: Sequence[str]) -> int:
         os.execve(command[0], command, environment)
     signal.signal(signal.SIGINT, lambda *_: None)  # the tool gets it too, and ends when it has saved
     return subprocess.call(command, env=environment)
+
+
+def expand(packed: Path, out: Path) -> None:
+    """Make ComfyUI's checkpoint of a packed base.
+
+    Raises:
+        DevToolError: with what the tool printed, if it failed.
+    """
+    command = [sys.executable, *_MODULE, "expand", str(packed), "--out", str(out)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DevToolError(f"{packed} could not be expanded: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _environment() -> dict[str, str]:

@@ -26,14 +26,16 @@ WORKFLOWS = ROOT / "workflows" / "api"
 MEMORY_NAME = "cns_demo"
 SEED = 1
 
-# The random model cannot learn much: small pictures and few steps, so that all takes minutes on two cores.
-RANDOM_STEPS, RANDOM_RESOLUTION, RANDOM_BATCH = 60, 64, 1
-REAL_STEPS, REAL_RESOLUTION, REAL_BATCH = 500, 512, 1
+# The small base, minutes on two cores: it has 2 million K/V entries to learn with, a tenth of SD 1.5's.
+SMALL_RESOLUTION, SMALL_BUDGET, SMALL_GUIDANCE = 64, 17.0, 4.0
+SMALL_TRAINING = {"steps": 300, "batch_size": 4, "neuron_lr": 1e-3}
+REAL_RESOLUTION = 512
+REAL_TRAINING = {"steps": 500, "batch_size": 1}  # all else as the workflow has it
 REAL_PICTURES = 1  # for each concept after each stage: one takes long enough without a GPU
 
-MEANINGLESS = (
-    "No --checkpoint was given, so the model is random: it shows that everything runs, "
-    "its pictures are noise and mean nothing."
+PHOTOS_ON_SMALL_BASE = (
+    "No --checkpoint was given: the small base model knows emoji scenes of 64 pixels alone, so photos show "
+    "that everything runs, not how well they are learned."
 )
 SCORES_OF_PHOTOS = (
     "No --clip-model was given: the built-in CLIP knows emoji scenes alone, so its scores of other pictures "
@@ -71,20 +73,24 @@ class Demo:
     def __init__(
         self, host: HostProcess, client: ApiClient, options: DemoOptions, names: tuple[str, str]
     ) -> None:
-        is_random = options.checkpoint is None
+        small = options.checkpoint is None
         self.host, self.client = host, client
         self.checkpoint, self.clip_model = names
-        self.steps = options.steps or (RANDOM_STEPS if is_random else REAL_STEPS)
-        self.resolution = options.resolution or (RANDOM_RESOLUTION if is_random else REAL_RESOLUTION)
-        self.batch_size = RANDOM_BATCH if is_random else REAL_BATCH
-        self.pictures = None if is_random else REAL_PICTURES
+        self.training = {**(SMALL_TRAINING if small else REAL_TRAINING), "seed": SEED}
+        if options.steps:
+            self.training["steps"] = options.steps
+        self.selection = {"budget_percent": SMALL_BUDGET} if small else {}
+        self.sampling = {"cfg": SMALL_GUIDANCE} if small else {}
+        self.resolution = options.resolution or (SMALL_RESOLUTION if small else REAL_RESOLUTION)
+        self.pictures = None if small else REAL_PICTURES
 
     def learn(self, concept: DemoConcept, first: bool) -> Image.Image:
         """Train one concept into the memory file; gives back its loss curve."""
         graph = read_graph(WORKFLOWS / ("learn_concept.json" if first else "add_concept.json"))
         graph = self._fitted(graph)
         graph = override(graph, "LoadConceptImages", **self._concept_inputs(concept))
-        graph = override(graph, "ContinualTrain", **self._training(), preview_every=0)
+        graph = override(graph, "SelectConceptNeurons", **self.selection)
+        graph = override(graph, "ContinualTrain", **self.training, preview_every=0)
         graph = override(graph, "SaveConceptMemory", filename=MEMORY_NAME)
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
         train, save = find_one(graph, "ContinualTrain"), find_one(graph, "SaveConceptMemory")
@@ -99,7 +105,7 @@ class Demo:
     def _drawn(self, prompt: str, seed: int, with_memory: bool) -> Image.Image:
         graph = self._fitted(read_graph(WORKFLOWS / "draw_concepts.json"))
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
-        graph = override(graph, "KSampler", seed=seed)
+        graph = override(graph, "KSampler", seed=seed, **self.sampling)
         # The workflow draws several pictures; take the first one by the model wanted.
         model = "ApplyPersonalizedUNet" if with_memory else "CheckpointLoaderSimple"
         samplers = find(graph, "KSampler")
@@ -134,9 +140,6 @@ class Demo:
         graph = add(graph, "score", "CLIPScore", **inputs)
         return _figures(" ".join(self.client.run(graph)["score"]["text"]))
 
-    def _training(self) -> dict[str, int]:
-        return {"steps": self.steps, "batch_size": self.batch_size, "seed": SEED}
-
     def _fitted(self, graph: Graph) -> Graph:
         graph = override(graph, "CheckpointLoaderSimple", ckpt_name=self.checkpoint)
         return override(graph, "EmptyLatentImage", width=self.resolution, height=self.resolution)
@@ -166,8 +169,9 @@ def run_demo(options: DemoOptions) -> int:
         concepts = read_concepts(options.concepts)
     output = options.output.expanduser().resolve()
     output.mkdir(parents=True, exist_ok=True)
-    warnings = [MEANINGLESS] if options.checkpoint is None else []
-    warnings += [SCORES_OF_PHOTOS] if options.clip_model is None and options.concepts is not None else []
+    emoji = options.checkpoint is None and options.concepts is None
+    warnings = [PHOTOS_ON_SMALL_BASE] if options.checkpoint is None and not emoji else []
+    warnings += [SCORES_OF_PHOTOS] if options.clip_model is None and not emoji else []
     if warnings:
         print("\n".join(warnings), flush=True)
 
@@ -211,7 +215,7 @@ def _learn_and_draw(
     curves: list[Image.Image] = []
     scores: list[Score] = []
     for stage, new in enumerate(concepts, start=1):
-        _say(f"stage {stage}: learning {new.token}, {demo.steps} steps at {demo.resolution} px")
+        _say(f"stage {stage}: learning {new.token}, {demo.training['steps']} steps at {demo.resolution} px")
         curves.append(demo.learn(new, first=stage == 1))
         for row, concept in zip(rows, concepts, strict=True):
             if concept not in concepts[:stage]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from .base_command import expand
 from .errors import DevToolError
 from .host_process import link_or_copy
-from .paths import ROOT
-from .random_checkpoint import write_random_checkpoint
+from .paths import HOST_BASE, ROOT
 
-RANDOM_CHECKPOINT = "random_sd15.safetensors"
+SMALL_CHECKPOINT = "emoji_base_s.safetensors"
+PACKED_BASE = ROOT / "benchmarks" / "base" / "packed" / "base-s.safetensors.xz"
 BUILT_IN_CLIP = "built-in"  # as the score node calls it
 SHIPPED_CONCEPTS = ROOT / "workflows" / "images"
 DEMO_CONCEPTS = ("panda", "teapot", "blueprint-style")  # the shipped ones that a demo learns, in this order
 
 
 def stage_checkpoint(base: Path, checkpoint: Path | None) -> str:
-    """Put `checkpoint`, or the random one, into the host's folder; gives back its name there."""
+    """Put `checkpoint`, or the small base model, into the host's folder; gives back its name there."""
     folder = base / "models" / "checkpoints"
     if checkpoint is None:
-        if not (folder / RANDOM_CHECKPOINT).is_file():
-            print("[stage] making a random checkpoint in SD 1.5's layout", flush=True)
-            write_random_checkpoint(folder / RANDOM_CHECKPOINT)
-        return RANDOM_CHECKPOINT
+        link_or_copy(expanded_base(), folder / SMALL_CHECKPOINT)
+        return SMALL_CHECKPOINT
     source = checkpoint.expanduser().resolve()
     if not source.is_file():
         raise DevToolError(
@@ -30,6 +30,17 @@ def stage_checkpoint(base: Path, checkpoint: Path | None) -> str:
         )
     link_or_copy(source, folder / source.name)
     return source.name
+
+
+def expanded_base() -> Path:
+    """The small base model as ComfyUI loads it (300 MB), expanded when the repository's file is new."""
+    digest = hashlib.sha256(PACKED_BASE.read_bytes()).hexdigest()
+    path = HOST_BASE / "expanded" / f"{PACKED_BASE.name.partition('.')[0]}-{digest[:16]}.safetensors"
+    if not path.is_file():
+        print(f"[stage] expanding {PACKED_BASE.name} to a checkpoint of 300 MB", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        expand(PACKED_BASE, path)
+    return path
 
 
 def stage_clip(base: Path, clip_model: str | None) -> str:

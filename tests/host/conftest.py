@@ -102,7 +102,7 @@ def random_model(comfy: ModuleType, small_checkpoint: Path) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def live_process() -> Iterator[HostProcess]:
-    """A ComfyUI server of its own process, with the random checkpoint; its folders lie under `.base`."""
+    """A ComfyUI server of its own process, with the small base; its folders lie under `.base`."""
     with HostProcess() as host:
         stage_checkpoint(host.base, None)
         yield host
@@ -110,6 +110,6 @@ def live_process() -> Iterator[HostProcess]:
 
 @pytest.fixture(scope="session")
 def live_host(live_process: HostProcess) -> Iterator[ApiClient]:
-    """A client of that server; its checkpoint is named `RANDOM_CHECKPOINT`."""
+    """A client of that server; its checkpoint is named `SMALL_CHECKPOINT`."""
     with ApiClient(live_process.url) as client:
         yield client

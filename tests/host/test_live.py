@@ -12,7 +12,7 @@ from PIL import Image
 from devtools.api_client import ApiClient, PromptFailed
 from devtools.graphs import find_one, override, read_graph
 from devtools.paths import ROOT
-from devtools.staging import BUILT_IN_CLIP, RANDOM_CHECKPOINT, SHIPPED_CONCEPTS, stage_images
+from devtools.staging import BUILT_IN_CLIP, SHIPPED_CONCEPTS, SMALL_CHECKPOINT, stage_images
 
 API = ROOT / "workflows" / "api"
 
@@ -26,7 +26,7 @@ def small(live_process, live_host):
     def load(name, steps=3):
         graph = read_graph(API / f"{name}.json")
         for kind, inputs in {
-            "CheckpointLoaderSimple": {"ckpt_name": RANDOM_CHECKPOINT},
+            "CheckpointLoaderSimple": {"ckpt_name": SMALL_CHECKPOINT},
             "LoadConceptImages": {"resolution": 64},
             "SelectConceptNeurons": {"calibration_prompts": 4},
             "ContinualTrain": {"steps": steps, "preview_every": 2},
