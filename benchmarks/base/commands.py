@@ -168,10 +168,9 @@ def _train(options: argparse.Namespace) -> None:
         train(VaeTrainer(size, world, tutor, device, **common, decoder_only=only), stretch)
         return
     if options.command == "clip":
-        from .text_towers import BaseTexts
-        from .train_text import TextTrainer
+        from .train_text import base_text_trainer
 
-        train(TextTrainer(f"text-{size.name}", BaseTexts(size, world), world, device, **common), stretch)
+        train(base_text_trainer(size, world, device, **common), stretch)
     elif options.command == "tutor":
         from .train_judge import tutor_trainer
 

@@ -14,15 +14,26 @@ import torch
 from torch import Tensor
 
 from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
+from .layout import BaseSize
 from .learner import Learner
 from .picture_trainer import PictureTrainer
 from .pictures import PictureStream
-from .text_towers import TextTower
+from .text_towers import BaseTexts, TextTower
+from .tokenizer import trimmed
+from .whereabouts import Whereabouts
+from .wording import FULL_WORDING, Shares
 from .world import World
 
 PICTURE = 64
 TRANSFORMED = 0.06  # of the judge's pictures: shown as one of the transforms that are held out as styles
 _TEST_SEED = 1_000_003
+
+
+def base_text_trainer(size: BaseSize, world: World, device: torch.device, **options: Any) -> TextTrainer:
+    """What trains the base's texts."""
+    texts = BaseTexts(size, world)
+    more = {"shares": size.shares, "whereabouts": True}
+    return TextTrainer(f"text-{size.name}", texts, world, device, **more, **options)
 
 
 class TextTrainer(PictureTrainer):
@@ -39,8 +50,15 @@ class TextTrainer(PictureTrainer):
         batch: int,
         rate: float,
         transformed: float = 0.0,
+        shares: Shares = FULL_WORDING,
+        whereabouts: bool = False,
     ) -> None:
-        """`transformed` is the share of pictures that are shown as one of the transforms."""
+        """
+        Args:
+            transformed: the share of pictures that are shown as one of the transforms.
+            shares: how often captions say what.
+            whereabouts: whether the encoder is to say at a name which of two things it is.
+        """
         self._device, self._batch, self._world = device, batch, world
         torch.manual_seed(seed)
         self.texts = texts.to(device)
@@ -53,10 +71,13 @@ class TextTrainer(PictureTrainer):
             "tutor": self.tutor,
             "scale": self.scale,
         }
+        self._whereabouts = Whereabouts(world, texts.tokenizer).to(device) if whereabouts else None
+        if self._whereabouts is not None:
+            networks["whereabouts"] = self._whereabouts
         every = (parameter for network in networks.values() for parameter in network.parameters())
         parameters = [parameter for parameter in every if parameter.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.98), fused=True)
-        pictures = PictureStream(world, PICTURE, device, seed, transformed=transformed)
+        pictures = PictureStream(world, PICTURE, device, seed, transformed=transformed, shares=shares)
         super().__init__(name, seed, pictures, Learner(networks, "text", optimizer, 0.998))
 
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
@@ -68,9 +89,18 @@ class TextTrainer(PictureTrainer):
             names = self.texts(name_texts(self._world, self.pictures.rng))
         scale = self.scale()
         captions, naming = caption_loss(pictures, texts, scale), name_loss(scale * pictures @ names.T, batch)
-        self.learner.update(captions + naming + name_loss(named, batch), index, rate)
+        parts = {"captions": captions, "naming": naming}
+        if self._whereabouts is not None:
+            parts["where"] = self._whereabouts.loss(*self._states_of(batch.captions), batch)
+        self.learner.update(sum(parts.values()) + name_loss(named, batch), index, rate)
         self.texts.constrain()
-        return {"captions": captions, "naming": naming, "named": naming_accuracy(pictures, names, batch)}
+        return {**parts, "named": naming_accuracy(pictures, names, batch)}
+
+    def _states_of(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """What the encoder says at each token (B, n, width), and the tokens' ids (B, n)."""
+        ids = trimmed(self.texts.tokenizer(captions), self.texts.tokenizer.end)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            return self.texts.encoder(ids.to(self._device)), ids
 
     def state(self) -> dict[str, Any]:
         """Weights, the text encoder's average and its ids, the optimizer."""

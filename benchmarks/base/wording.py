@@ -134,6 +134,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "above": ("{a} above {b}", "{a} above {b}", "{a} at the top and {b} at the bottom"),
     "below": ("{a} below {b}", "{a} below {b}", "{a} at the bottom and {b} at the top"),
 }
+OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 UNORDERED = ("{a} and {b}", "{a} and {b}", "{a} with {b}", "two things: {a} and {b}", "{a}, {b}")
 BESIDE = ("{a} next to {b}", "{a} beside {b}")
 

@@ -25,10 +25,9 @@ from base.files import (
 from base.judge import Judge
 from base.layout import SIZES
 from base.text_encoder import untrained_rows
-from base.text_towers import BaseTexts
 from base.tokenizer import Tokenizer
 from base.train_judge import JudgeTrainer, tutor_trainer
-from base.train_text import TextTrainer
+from base.train_text import TextTrainer, base_text_trainer
 from base.train_unet import UNetTrainer
 from base.train_vae import VaeTrainer, mean_psnr
 from base.training import Stretch, Trainer, train
@@ -59,7 +58,7 @@ def vae_trainer(folder: Path, decoder_only: bool = False) -> Trainer:
 def text_trainer(folder: Path) -> Trainer:
     world = load_world(folder)
     known = trained_on(world, SMALL)
-    return TextTrainer("text-s", BaseTexts(SMALL, known), known, CPU, **COMMON)
+    return base_text_trainer(SMALL, known, CPU, **COMMON)
 
 
 def tutor(folder: Path) -> TextTrainer:

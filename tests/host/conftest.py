@@ -100,6 +100,14 @@ def random_model(comfy: ModuleType, small_checkpoint: Path) -> LoadedModel:
     return LoadedModel(model, clip, vae)
 
 
+@pytest.fixture
+def in_float32(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training computes in float32 on every machine, for comparisons closer than bfloat16 allows."""
+    from ComfyUI_CNS.cns_core.host import backend
+
+    monkeypatch.setattr(backend, "_is_at_home_in_bf16", lambda device: False)
+
+
 @pytest.fixture(scope="session")
 def live_process() -> Iterator[HostProcess]:
     """A ComfyUI server of its own process, with the small base; its folders lie under `.base`."""

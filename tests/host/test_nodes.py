@@ -483,7 +483,7 @@ def test_as_of_an_earlier_concept(run, models, both, untouched):
 
 
 def test_what_was_trained_is_what_is_drawn(
-    comfy, run, train, models, random_model, dog, dog_neurons, untouched
+    comfy, run, train, models, random_model, dog, dog_neurons, untouched, in_float32
 ):
     """The loss of a frozen further run on the memory equals that of drawing it: training and patches
     agree.

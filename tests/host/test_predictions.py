@@ -18,7 +18,7 @@ def modules(pack):
 
 @pytest.mark.parametrize("sampling", ["eps", "v_prediction"])
 @pytest.mark.parametrize("t", [0, 300, 999])
-def test_the_prediction_is_the_networks_output(modules, random_model, sampling, t):
+def test_the_prediction_is_the_networks_output(modules, random_model, in_float32, sampling, t):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     backend_module, model_module = modules
