@@ -43,14 +43,14 @@ def entries_to_keep(width: int, percent: float) -> int:
 def top_per_row(score: Tensor, percent: float) -> Tensor:
     """Boolean `(out, in)`: the `percent` % largest of each row; entries tied with the last one are in."""
     keep = entries_to_keep(score.shape[1], percent)
-    return score >= _largest_but(keep - 1, score)
+    return score >= _kth_largest(score, keep)
 
 
-def _largest_but(larger: int, score: Tensor) -> Tensor:
-    """The value in each row that so many others come before, `(out, 1)`."""
+def _kth_largest(score: Tensor, k: int) -> Tensor:
+    """Of each row, `(out, 1)`; k counts from 1."""
     if score.device.type != "cpu":
-        return torch.topk(score, larger + 1, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    place = score.shape[1] - 1 - larger
+        return torch.topk(score, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    place = score.shape[1] - k
     # NumPy's vectorised selection takes a ninth of the time that torch.topk takes on a CPU.
     return torch.from_numpy(np.partition(score.detach().float().numpy(), place, axis=1)[:, place : place + 1])
 

@@ -39,8 +39,8 @@ class BaseSize:
 
 
 # Two CPU cores show a U-Net 100,000 pictures an hour, too few for every pose of every thing. Where frames
-# fill whole places of the latents, a thing's latents are the same wherever it stands. And which name belongs
-# to which of two things is soon learned where names mostly come in the order in which one reads.
+# fill whole places of the latents, a thing's latents are the same wherever it stands. Two names mostly come
+# in the order in which one reads: a text encoder that only looks back cannot say of the first where it is.
 _CALM = Variety(alone=(0.75, 0.75), in_pairs=(0.5, 0.5), tilt=0.0, mirrored=0.0, off_centre=0.08, cells=8)
 _PLAIN = Shares(category=0.05, size=0.0, relation=0.5, backwards=0.1, filler=0.02)
 

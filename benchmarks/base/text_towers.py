@@ -18,6 +18,9 @@ from .tokenizer import Tokenizer, first_end, trimmed
 from .transforms import TRANSFORMS
 from .world import World
 
+_LOUDNESS = 4.0  # of the words' rows, against the size that they have in CLIP
+_LOUDEST_BRANCH = 0.4  # norm of the matrix that a layer's branch ends in
+
 
 class TextTower(nn.Module, ABC):
     """An encoder, and a projection of what it says of a whole text."""
@@ -38,10 +41,6 @@ class TextTower(nn.Module, ABC):
     @abstractmethod
     def whole(self, ids: Tensor) -> Tensor:
         """Token ids (B, n) -> what is read off at the end of the text (B, width)."""
-
-
-_LOUDNESS = 4.0  # of the words' rows, against the size that they have in CLIP
-_LOUDEST_BRANCH = 0.4  # norm of the matrix that a layer's branch ends in
 
 
 class BaseTexts(TextTower):
