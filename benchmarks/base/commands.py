@@ -98,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="FILE", help="the .safetensors file to write"
     )
     references = commands.add_parser("references", help="make the pictures that the concepts are taught from")
+    _add_size(references)
     references.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="where each concept's folder goes"
     )
@@ -134,7 +135,8 @@ def _run(options: argparse.Namespace) -> int:
         from .concepts import read_concepts
         from .references import write_references
 
-        size = write_references(load_world(options.work), read_concepts().concepts, options.out, options.seed)
+        world, variety = load_world(options.work), SIZES[options.size].variety
+        size = write_references(world, read_concepts().concepts, options.out, options.seed, variety)
         print(f"{options.out}: {size / 1e6:.2f} MB")
     else:
         _train(options)
@@ -184,18 +186,21 @@ def _train(options: argparse.Namespace) -> None:
         vae = load_vae(options.work, size).to(device)
         train(JudgeTrainer(size, known, tutored, vae, device, **common), stretch)
     else:
+        from .strangers import Strangers
         from .train_unet import UNetTrainer
 
         vae = load_vae(options.work, size).to(device)
         text = load_text(options.work, size)[0].to(device)
         tutor = load_tutor(options.work, size, world).to(device)
+        tokenizer = Tokenizer(whole.tokenizer_files)
         trainer = UNetTrainer(
             size,
             world,
+            Strangers(whole, size, vae, text, tokenizer, options.seed),
             vae,
             text,
             tutor,
-            Tokenizer(whole.tokenizer_files),
+            tokenizer,
             device,
             **common,
             pool=options.pool,

@@ -54,6 +54,10 @@ class Composer:
             pictures[start : start + step] = self._render(scenes[start : start + step])
         return pictures
 
+    def empty(self, place: str) -> torch.Tensor:
+        """All variants of a place with nothing in it: (V, 3, size, size), 0..1."""
+        return self._places[place].to(self.dtype) / 255
+
     def _render(self, scenes: Sequence[Scene]) -> torch.Tensor:
         pictures = self._backgrounds([scene.background for scene in scenes])
         for layer in range(max((len(scene.placed) for scene in scenes), default=0)):

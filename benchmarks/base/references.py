@@ -15,7 +15,7 @@ from torch import Tensor
 from .compose import Composer
 from .concepts import Concept
 from .palette import COLOURS
-from .placing import SceneSampler
+from .placing import FULL_VARIETY, SceneSampler, Variety
 from .png import write_png
 from .transforms import TRANSFORMS
 from .wording import Background, Placed, Scene, a_or_an, article, where
@@ -25,8 +25,7 @@ SIDE = 128
 SUBJECT_COLOURS, SUBJECT_SCENES = 3, 2  # pictures of a subject on either kind of background
 STYLE_COLOURS, STYLE_SCENES = 4, 2
 SCENE_FILLED = 5  # pictures of a place with something in it; one more has nothing in it
-ALONE = (0.55, 0.85)  # sizes of the thing in the pictures of a subject or a style
-WITHIN = (0.5, 0.6)  # of the thing in a place that is to be learnt: most of the place is to be seen
+WITHIN = 0.1  # in a place that is to be learnt, a thing is at most so much larger than it has to be
 TRIES = 2000
 # A thing shows well where at most LOST of its outline is nearer to what is behind it than NEAR, in 0..255.
 LOST, NEAR = 0.1, 90
@@ -64,13 +63,19 @@ def folder_name(concept: Concept) -> str:
 
 
 class ReferenceMaker:
-    """Makes concepts' pictures from a whole world. A concept's pictures depend on it and the seed alone."""
+    """Makes concepts' pictures from a whole world. They depend on the concept and these arguments."""
 
-    def __init__(self, world: World, seed: int = 0) -> None:
-        """`world` is one with everything that is held out."""
+    def __init__(self, world: World, seed: int = 0, variety: Variety = FULL_VARIETY) -> None:
+        """
+        Args:
+            world: one with everything that is held out.
+            seed: for all that is left to chance.
+            variety: of the things' poses; a base cannot learn a thing in poses that it knows of no other.
+        """
         self._world = world.subset(small=True, held_out=True)
         self._seed = seed
-        self._sampler = SceneSampler(self._world, SIDE, seed)
+        self._variety = variety
+        self._sampler = SceneSampler(self._world, SIDE, seed, variety=variety)
         self._composer = Composer(self._world, SIDE)
         self._index = {thing.name: index for index, thing in enumerate(self._world.objects)}
         self._trained_styles = [
@@ -113,10 +118,12 @@ class ReferenceMaker:
         name = concept.source["scene"]
         variants = [Background(scene=name, variant=index) for index in range(len(self._world.scenes[name]))]
         scenes: list[Scene] = []
+        least = self._variety.alone[0]
         for thing in self._known(self._trained_styles, rng):
             if len(scenes) == SCENE_FILLED:
                 break
-            one = self._placed(thing, _band(WITHIN, len(scenes), SCENE_FILLED), bool(len(scenes) % 2), rng)
+            band = _band((least, least + WITHIN), len(scenes), SCENE_FILLED)
+            one = self._placed(thing, band, bool(len(scenes) % 2), rng)
             background = self._clearest(one, variants, rng)
             if self._lost(one, background) <= LOST:
                 scenes.append(Scene(background, (one,)))
@@ -154,7 +161,7 @@ class ReferenceMaker:
         ]
         scenes: list[Scene] = []
         for number, (thing, band) in enumerate(zip(things, bands, strict=True)):
-            one = self._placed(thing, _band(ALONE, band, len(things)), bool(number % 2), rng)
+            one = self._placed(thing, _band(self._variety.alone, band, len(things)), bool(number % 2), rng)
             chosen = self._clearest(one, plain if number < colours else places, rng)
             scenes.append(Scene(chosen, (one,)))
             plain = [other for other in plain if other.colours != chosen.colours]
@@ -164,10 +171,13 @@ class ReferenceMaker:
     def _placed(
         self, thing: tuple[int, int], sizes: tuple[float, float], mirror: bool, rng: random.Random
     ) -> Placed:
-        """A thing somewhere in the picture, between two sizes, mirrored or not."""
+        """A thing somewhere in the picture, between two sizes, mirrored or not, where these vary."""
+        size_varies = self._variety.alone[0] < self._variety.alone[1]
+        side_varies = 0 < self._variety.mirrored < 1
         for _ in range(TRIES):
             (one,) = self._sampler.place([thing], rng, colour="white").placed
-            if sizes[0] <= one.size <= sizes[1] and one.mirror == mirror:
+            right_size = sizes[0] <= one.size <= sizes[1] or not size_varies
+            if right_size and (one.mirror == mirror or not side_varies):
                 return one
         raise ValueError(
             f"{self._world.objects[thing[0]].name!r} was never {sizes[0]:.2f} to {sizes[1]:.2f} large in "
@@ -216,13 +226,15 @@ class ReferenceMaker:
         return [Reference(picture, said) for picture, said in zip(pictures, captions, strict=True)]
 
 
-def write_references(world: World, concepts: Iterable[Concept], out: Path, seed: int = 0) -> int:
+def write_references(
+    world: World, concepts: Iterable[Concept], out: Path, seed: int = 0, variety: Variety = FULL_VARIETY
+) -> int:
     """Write each concept's folder below `out`; gives back how many bytes all files have.
 
     A folder holds pictures, a `.txt` with captions beside each, and `concept.json`. Its files of these kinds
     from an earlier time are removed.
     """
-    maker = ReferenceMaker(world, seed)
+    maker = ReferenceMaker(world, seed, variety)
     size = 0
     for concept in concepts:
         folder = out / folder_name(concept)

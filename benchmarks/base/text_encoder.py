@@ -47,7 +47,11 @@ class TextEncoder(nn.Module):
         """Token ids (B, n), n <= 77, start and end tokens included -> (B, n, 768) after the final norm."""
         if ids.shape[-1] > POSITIONS:
             raise ValueError(f"texts of {ids.shape[-1]} tokens; CLIP has {POSITIONS} positions: cut them")
-        return self.final_layer_norm(self.encoder(self.embeddings(ids)))
+        return self.from_embedded(self.embeddings(ids))
+
+    def from_embedded(self, embedded: Tensor) -> Tensor:
+        """The same from what the embeddings give, (B, n, 768), positions included."""
+        return self.final_layer_norm(self.encoder(embedded))
 
 
 def token_rows(used_ids: Sequence[int], trained: Tensor) -> Tensor:

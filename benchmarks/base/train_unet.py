@@ -18,6 +18,7 @@ from .pictures import PictureStream
 from .png import sheet, write_png
 from .prompts import evaluation_prompts
 from .sampling import noise_schedule, sample
+from .strangers import Strangers
 from .text_encoder import TextEncoder
 from .tokenizer import Tokenizer
 from .training import stretch_seed
@@ -28,6 +29,7 @@ from .world import World
 _CLEAR_SNR, _NOISY_SNR = 5.0, 0.02  # beyond these a noise level counts less and less
 _THERE_WEIGHT = 0.1
 _CAPTION_DROPOUT = 0.1
+_STRANGE = 0.375  # share of pictures that show what no word names
 _SHEET = 64
 _FILLED_AT_ONCE = 256
 
@@ -42,13 +44,15 @@ class LatentPool:
     def __init__(
         self,
         pictures: PictureStream,
+        strangers: Strangers,
         vae: Vae,
         text: TextEncoder,
         tutor: Tutor,
         tokenizer: Tokenizer,
         capacity: int,
     ) -> None:
-        self._pictures, self._vae, self._text, self._tutor = pictures, vae, text, tutor
+        self._pictures, self._strangers = pictures, strangers
+        self._vae, self._text, self._tutor = vae, text, tutor
         self._tokenizer, self._capacity = tokenizer, capacity
         # Of each picture: latents (4, h, w), encoded caption (77, 768), what the tutor finds in its places.
         self._kept: tuple[Tensor, Tensor, Tensor] | None = None
@@ -58,6 +62,7 @@ class LatentPool:
         """Empty the pool and draw other pictures from here on."""
         self._seen = 0
         self._pictures.seed(seed)
+        self._strangers.seed(seed)
 
     def __len__(self) -> int:
         return min(self._seen, self._capacity)
@@ -65,15 +70,18 @@ class LatentPool:
     @torch.no_grad()
     def add(self, count: int) -> None:
         """Draw, caption and encode `count` new pictures; the oldest leave once the pool is full."""
-        batch = self._pictures.batch(count)
-        device = batch.images.device
+        strange = round(_STRANGE * count)
+        batch = self._pictures.batch(count - strange)
+        images, device = batch.images, batch.images.device
         with torch.autocast(device.type, torch.bfloat16):
-            contexts = self._text(self._tokenizer(batch.captions).to(device)).bfloat16()
-            places = self._tutor.maps(resized(batch.images))[PLACES_STAGE].float()
+            contexts = self._text(self._tokenizer(batch.captions).to(device))
+        if strange:
+            pictures, said = self._strangers.batch(strange)
+            images, contexts = torch.cat([images, pictures]), torch.cat([contexts, said])
+        with torch.autocast(device.type, torch.bfloat16):
+            places = self._tutor.maps(resized(images))[PLACES_STAGE].float()
         normed = F.layer_norm(places.movedim(1, -1), places.shape[1:2]).movedim(-1, 1).bfloat16()
-        new = (self._vae.encode(batch.images), contexts, normed)
-        if self._kept is None:
-            self._kept = tuple(one.new_empty(self._capacity, *one.shape[1:]) for one in new)
+        new = (self._vae.encode(images), contexts.bfloat16(), normed)
         rows = torch.arange(self._seen, self._seen + count, device=device) % self._capacity
         for kept, one in zip(self._kept, new, strict=True):
             kept[rows] = one
@@ -106,6 +114,7 @@ class UNetTrainer(PictureTrainer):
         self,
         size: BaseSize,
         world: World,
+        strangers: Strangers,
         vae: Vae,
         text: TextEncoder,
         tutor: Tutor,
@@ -145,7 +154,7 @@ class UNetTrainer(PictureTrainer):
         super().__init__(f"unet-{size.name}", seed, pictures, learner)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._vae, self._text, self._tokenizer, self._world = vae, text, tokenizer, world
-        self._pool = LatentPool(pictures, vae, text, tutor, tokenizer, pool)
+        self._pool = LatentPool(pictures, strangers, vae, text, tutor, tokenizer, pool)
         self._first_pictures = min(pool, 64 * batch)
         kept = noise_schedule().to(device)
         snr = kept / (1 - kept)

@@ -17,11 +17,11 @@ def _tint(values: tuple[float, float, float], like: torch.Tensor) -> torch.Tenso
     return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, 3, 1, 1)
 
 
-def _luminance(pictures: torch.Tensor) -> torch.Tensor:
+def luminance(pictures: torch.Tensor) -> torch.Tensor:
     return (pictures * _tint((0.299, 0.587, 0.114), pictures)).sum(1, keepdim=True)
 
 
-def _outlines(pictures: torch.Tensor) -> torch.Tensor:
+def outlines(pictures: torch.Tensor) -> torch.Tensor:
     """How much of an outline each pixel is: (B, 1, H, W), 0..1."""
     height, width = pictures.shape[-2:]
     step = torch.tensor([-1.0, 0.0, 1.0], device=pictures.device, dtype=pictures.dtype)
@@ -46,7 +46,7 @@ def blueprint(pictures: torch.Tensor) -> torch.Tensor:
     on_grid[..., cell // 2 :: cell, :] = 1
     on_grid[..., cell // 2 :: cell] = 1
     paper = torch.lerp(_tint(PAPER, pictures), _tint(GRID, pictures), on_grid)
-    return torch.lerp(paper, _tint(INK, pictures), _outlines(pictures))
+    return torch.lerp(paper, _tint(INK, pictures), outlines(pictures))
 
 
 def pop(pictures: torch.Tensor) -> torch.Tensor:
@@ -63,10 +63,10 @@ def pop(pictures: torch.Tensor) -> torch.Tensor:
     turn = torch.pi / period
     dots = torch.cos(turn * (rows[:, None] + columns)) * torch.cos(turn * (rows[:, None] - columns))
     tones = torch.tensor(POP, device=pictures.device, dtype=pictures.dtype)
-    level = _luminance(pictures) * (len(POP) - 1) + 0.3 * dots
+    level = luminance(pictures) * (len(POP) - 1) + 0.3 * dots
     chosen = level.round().long().clamp(0, len(POP) - 1).squeeze(1)
     printed = tones[chosen].permute(0, 3, 1, 2)
-    return torch.lerp(printed, _tint(POP[0], pictures), _outlines(pictures)).contiguous()
+    return torch.lerp(printed, _tint(POP[0], pictures), outlines(pictures)).contiguous()
 
 
 TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"blueprint": blueprint, "pop": pop}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from base.concepts import Concept, read_concepts
+from base.layout import SIZES
 from base.palette import COLOURS
 from base.references import ReferenceMaker, folder_name, write_references
 from base.sets import SETS_FOLDER, SetError, read_set, set_paths, token_of
@@ -92,6 +93,17 @@ def test_subjects_are_alone_on_backgrounds_that_differ(world: World) -> None:
     assert all((one.picture - one.picture[:, :1, :1]).abs().amax() > 0.2 for one in found)
     places = [one.captions[1].removeprefix("{} ") for one in found]
     assert len(set(places)) == 5 and all("background" in place for place in places[:3])
+
+
+def test_things_stand_as_a_small_base_knows_them(world: World) -> None:
+    calm = SIZES["s"].variety
+    for name in ("my-panda", "my-openmoji", "my-volcano"):
+        found = ReferenceMaker(world, 1, calm).of(concept(name))
+        assert len(found) == len(ReferenceMaker(world, 1).of(concept(name)))
+    square = ReferenceMaker(world, 1, calm).of(concept("my-panda"))[0].picture
+    inside = (square - square[:, :1, :1]).abs().amax(0) > 0.1
+    rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
+    assert inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float().mean() > 0.9  # not tilted
 
 
 def test_styles_show_things_that_the_base_knows(world: World) -> None:

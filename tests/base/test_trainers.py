@@ -24,6 +24,7 @@ from base.files import (
 )
 from base.judge import Judge
 from base.layout import SIZES
+from base.strangers import Strangers
 from base.text_encoder import untrained_rows
 from base.tokenizer import Tokenizer
 from base.train_judge import JudgeTrainer, tutor_trainer
@@ -75,13 +76,19 @@ def judge_trainer(folder: Path) -> Trainer:
 def unet_trainer(folder: Path) -> Trainer:
     world = load_world(folder)
     known = trained_on(world, SMALL)
+    vae, (text, _), tokenizer = (
+        load_vae(folder, SMALL),
+        load_text(folder, SMALL),
+        Tokenizer(world.tokenizer_files),
+    )
     return UNetTrainer(
         SMALL,
         known,
-        load_vae(folder, SMALL),
-        load_text(folder, SMALL)[0],
+        Strangers(world, SMALL, vae, text, tokenizer, 3),
+        vae,
+        text,
         load_tutor(folder, SMALL, known),
-        Tokenizer(world.tokenizer_files),
+        tokenizer,
         CPU,
         **COMMON,
         pool=16,
