@@ -7,7 +7,7 @@
 Without --set or --stream each concept is learned alone. With it they are learned one after another, and every
 concept is drawn again after each. A score is CLIP-I on a scale from 0, the base drawing the class word, to
 1, the concept's own pictures against each other; it can leave both ends. Every finished run is a line in
-the output file, and a run that is in it is not made again.
+the output file, and a run that is in it is not made again; what was drawn lies in the folder beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from learning_sheets import alone_sheet, kept_name, plain_name, stream_sheet
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "workflows" / "images"
@@ -144,19 +146,19 @@ class Bench:
     def _conditioning(clip: Any, prompt: str) -> Any:
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
-    def score(self, concept: Any, memory: Any, seed: int) -> dict[str, Any]:
+    def score(self, concept: Any, memory: Any, method: str, seed: int) -> dict[str, Any]:
         """CLIP-I of new pictures of the concept, on the scale from class word to its own pictures."""
         drawn = self.draw(memory, prompts_for(concept.kind, concept.token), seed)
         low, high = self._scale(concept)
         clip_i = self.scorer.clip_i(drawn, self._references(concept))
-        self._keep(drawn, f"{concept.name}-seed{seed}-of{len(memory.concepts)}")
+        self._keep(drawn, kept_name(concept.name, method, seed, len(memory.concepts)))
         return {"clip_i": clip_i, "class_word": low, "real": high, "score": (clip_i - low) / (high - low)}
 
     def _scale(self, concept: Any) -> tuple[float, float]:
         if concept.name not in self._ends:
             references = self._references(concept)
             drawn = self.draw(None, prompts_for(concept.kind, plain_word(concept)), 0)
-            self._keep(drawn, f"{concept.name}-class-word")
+            self._keep(drawn, plain_name(concept.name))
             count = len(references)
             # Against each other, not against themselves: the diagonal is 1 whatever the pictures.
             real = (self.scorer.clip_i(references, references) * count - 1) / (count - 1)
@@ -170,9 +172,14 @@ class Bench:
         from PIL import Image
 
         row = self.torch.cat(list(pictures), dim=1)
-        folder = self.options.output.with_suffix("")
+        folder = kept_in(self.options.output)
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((row * 255).round().byte().numpy()).save(folder / f"{name.replace('<', '')}.png")
+        Image.fromarray((row * 255).round().byte().numpy()).save(folder / name)
+
+
+def kept_in(output: Path) -> Path:
+    """The folder of what was drawn for the runs in a file."""
+    return output.with_suffix("")
 
 
 def prompts_for(kind: str, word: str) -> list[str]:
@@ -232,7 +239,7 @@ def _stages(bench: Bench, key: dict[str, Any]) -> list[dict[str, Any]]:
     concepts = [bench.concept(folder) for folder in key["stream"]]
     for index, concept in enumerate(concepts):
         memory, facts = bench.learn(concept, memory, key["method"], key["seed"])
-        scores = {c.name: bench.score(c, memory, key["seed"]) for c in concepts[: index + 1]}
+        scores = {c.name: bench.score(c, memory, key["method"], key["seed"]) for c in concepts[: index + 1]}
         stages.append({"learned": concept.name, **facts, "scores": scores})
         shown = ", ".join(f"{name} {s['score']:.2f}" for name, s in scores.items())
         print(f"[learning] {key['method']}, seed {key['seed']}, after {concept.name}: {shown}", flush=True)
@@ -253,7 +260,38 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
         ]
         cells = (f"{statistics.mean(values):.3f}" for values in (learned, final, lost))
         lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
+    alone = [record for record in results if len(record["stream"]) == 1]
+    if alone:
+        lines += ["", "| concept | method | seed | class word | learned | its own pictures | score |"]
+        lines.append("|---|---|---|---|---|---|---|")
+    for record in alone:
+        name, scores = record["stages"][0]["learned"], record["stages"][0]["scores"]
+        cells = (f"{scores[name][key]:.3f}" for key in ("class_word", "clip_i", "real", "score"))
+        lines.append(f"| {name} | {record['method']} | {record['seed']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def write_sheets(results: Sequence[dict[str, Any]], output: Path) -> list[Path]:
+    """A sheet of the concepts learned alone, and one of each stream, by each method's first seed."""
+    sheets: dict[str, Any] = {}
+    first = [record for record in results if record["seed"] == 0]
+    for method in dict.fromkeys(record["method"] for record in first):
+        mine = [record for record in first if record["method"] == method]
+        alone = [record for record in mine if len(record["stream"]) == 1]
+        given = [(record["stages"][0]["learned"], IMAGES / record["stream"][0]) for record in alone]
+        if given:
+            sheets[f"alone-{method}"] = alone_sheet(kept_in(output), given, method, 0)
+        for record in mine:
+            if record not in alone:
+                names = [stage["learned"] for stage in record["stages"]]
+                sheets[f"{len(names)}-from-{names[0]}-{method}"] = stream_sheet(
+                    kept_in(output), names, method, 0
+                )
+    paths = []
+    for name, sheet in sheets.items():
+        paths.append(kept_in(output) / f"sheet-{name.replace(' ', '-')}.jpg")
+        sheet.save(paths[-1], quality=92)
+    return paths
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -301,13 +339,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--neuron-lr", type=float, default=1e-3)
-    parser.add_argument("--token-lr", type=float, default=1e-3)
-    parser.add_argument("--keep-earlier", type=float, default=0.02)
-    parser.add_argument("--keep-base", type=float, default=0.002)
+    parser.add_argument("--token-lr", type=float, default=1e-2)
+    parser.add_argument("--keep-earlier", type=float, default=0.001)
+    parser.add_argument("--keep-base", type=float, default=0.0001)
     parser.add_argument("--prior-weight", type=float, default=1.0)
     parser.add_argument("--budget-percent", type=float, default=17.0, help="of K/V, to end with")
     parser.add_argument("--top-percent", type=float, default=0.0, help="k of Eq. 3, in place of the budget")
-    parser.add_argument("--cfg", type=float, default=4.0)
+    parser.add_argument("--cfg", type=float, default=3.0)
     parser.add_argument("--output", type=Path, default=ROOT / "demo_output" / "learning.jsonl")
     return parser
 
@@ -322,7 +360,10 @@ def main() -> int:
     import torch
 
     with torch.inference_mode():  # as the host runs nodes
-        print(summary(run(Bench(options), options)))
+        results = run(Bench(options), options)
+    print(summary(results))
+    for path in write_sheets(results, options.output):
+        print(path)
     return 0
 
 

@@ -28,7 +28,10 @@ from .vae import Vae
 from .wording import Background, Placed, Scene, article, caption
 from .world import World
 
-WORD = "*"  # one token, and in no name; what the token table has for it is replaced
+# Each is one token, and in no name; what the token table has for it is replaced. The second one is for pairs.
+WORDS = ("*", "~")
+_PAIRS = 0.4  # share of pictures of strangers that show another thing too
+_KNOWN = 0.5  # share of these other things that are called by their names
 _AT_ONCE = 64
 _SHOWN_ON, _SHOWN_SIZE = Background(colours=("grey",)), 0.75  # where a thing's latents are read off
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))  # of red, green and blue
@@ -43,12 +46,12 @@ _PLACE_CAPTIONS = ("{things} in {word}", "a photo of {things} in {word}", "{thin
 
 @dataclass(frozen=True)
 class _Stranger:
-    """A picture in the making, its caption, and what `WORD` says in it, (768,)."""
+    """A picture in the making, its caption, and what each of `WORDS` says in it, (768,)."""
 
     composer: Composer
     scene: Scene
     caption: str
-    said: Tensor
+    said: tuple[Tensor, ...]  # as many as the caption has of them
     manner: Tensor | None = None  # (_MANNER_FIGURES,), 0..1
 
 
@@ -62,7 +65,7 @@ class Strangers:
         self._shares = replace(size.shares, category=0.0, style=0.0)
         self._text, self._tokenizer, self._rng = text, tokenizer, random.Random(seed)
         self._device = text.final_layer_norm.weight.device
-        self._id = int(tokenizer([WORD])[0, 1])
+        self._ids = [int(tokenizer([word])[0, 1]) for word in WORDS]
         self._known = whole.subset(small=size.name == "s", held_out=False)
         other = whole.subset(small=False, held_out=False)
         self._things = replace(_recoloured(other), scenes=self._known.scenes)
@@ -80,6 +83,16 @@ class Strangers:
         self._of_things = SceneSampler(
             self._things, size.picture, seed, pairs=0.0, variety=replace(size.variety, mirrored=0.5)
         )
+        self._of_pairs = SceneSampler(self._things, size.picture, seed, variety=size.variety)
+        self._all = list(
+            zip(self._things.sprite_object.tolist(), self._things.sprite_style.tolist(), strict=True)
+        )
+        known = {thing.name for thing in self._known.objects}
+        self._named = [
+            (thing, style)
+            for thing, style in self._all
+            if self._things.objects[thing].name in known and self._things.styles[style] in self._known.styles
+        ]
         self._of_known = SceneSampler(self._known, size.picture, seed, pairs=0.0, variety=size.variety)
 
         loud = text.embeddings.token_embedding.weight.norm(dim=1).mean()
@@ -116,19 +129,41 @@ class Strangers:
                 images[row : row + 1] = in_manner(images[row : row + 1], one.manner)
         ids = self._tokenizer([one.caption for one in drawn]).to(self._device)
         embedded = self._text.embeddings(ids)
-        said = torch.stack([one.said for one in drawn])
         at = self._text.embeddings.position_embedding.weight[: ids.shape[1]]
-        embedded = torch.where((ids == self._id)[..., None], said[:, None] + at, embedded)
+        for number, word in enumerate(self._ids):
+            # A caption without the word has nothing to replace, whatever is said.
+            said = torch.stack([one.said[min(number, len(one.said) - 1)] for one in drawn])
+            embedded = torch.where((ids == word)[..., None], said[:, None] + at, embedded)
         return images, self._text.from_embedded(embedded)
 
     def _thing(self) -> _Stranger:
         """Something that the world has, of whatever colours, where the base is used to see things."""
+        if len(self._things.objects) > 1 and self._rng.random() < _PAIRS:
+            return self._pair()
         (scene,) = self._of_things.sample(1, self._rng)
-        (one,) = scene.placed
-        name = self._things.objects[one.object_index].name
-        text = caption(scene, self._things, self._rng, name_words={name: WORD}, shares=self._shares)
-        row = self._thing_rows[one.object_index, one.style_index, one.mirror]
-        return _Stranger(self._on_things, scene, text, self._thing_words[row])
+        return self._told(scene, self._things_in(scene))
+
+    def _pair(self) -> _Stranger:
+        """The same with another thing: one that has a name, or a second stranger."""
+        one = self._rng.choice(self._all)
+        named = [thing for thing in self._named if thing[0] != one[0]]
+        by_name = bool(named) and self._rng.random() < _KNOWN
+        offered = named if by_name else [thing for thing in self._all if thing[0] != one[0]]
+        scene = self._of_pairs.place([one, self._rng.choice(offered)], self._rng)
+        return self._told(scene, self._things_in(scene)[: 1 if by_name else 2])
+
+    def _things_in(self, scene: Scene) -> list[str]:
+        return [self._things.objects[one.object_index].name for one in scene.placed]
+
+    def _told(self, scene: Scene, strangers: Sequence[str]) -> _Stranger:
+        """With words in the places of these things' names, which come first in the scene."""
+        words = dict(zip(strangers, WORDS, strict=False))
+        text = caption(scene, self._things, self._rng, name_words=words, shares=self._shares)
+        rows = [
+            self._thing_rows[one.object_index, one.style_index, one.mirror]
+            for one in scene.placed[: len(strangers)]
+        ]
+        return _Stranger(self._on_things, scene, text, tuple(self._thing_words[row] for row in rows))
 
     def _place(self) -> _Stranger:
         """Something known in front of a place of whatever colours."""
@@ -136,16 +171,16 @@ class Strangers:
         row = self._rng.randrange(len(self._backgrounds))
         name, variant = self._backgrounds[row]
         scene = Scene(Background(scene=name, variant=variant), scene.placed)
-        text = self._rng.choice(_PLACE_CAPTIONS).format(things=self._name(scene), word=WORD)
-        return _Stranger(self._on_places, scene, text, self._place_words[row])
+        text = self._rng.choice(_PLACE_CAPTIONS).format(things=self._name(scene), word=WORDS[0])
+        return _Stranger(self._on_places, scene, text, (self._place_words[row],))
 
     def _manner(self) -> _Stranger:
         """Something known, all of the picture redrawn."""
         (scene,) = self._of_known.sample(1, self._rng)
-        text = self._rng.choice(_MANNER_CAPTIONS).format(things=self._name(scene), word=WORD)
+        text = self._rng.choice(_MANNER_CAPTIONS).format(things=self._name(scene), word=WORDS[0])
         manner = torch.tensor([self._rng.random() for _ in range(_MANNER_FIGURES)], device=self._device)
         spread = (manner - 0.5) * 12**0.5
-        return _Stranger(self._on_known, scene, text, spread @ self._manner_projection, manner)
+        return _Stranger(self._on_known, scene, text, (spread @ self._manner_projection,), manner)
 
     def _name(self, scene: Scene) -> str:
         return article(self._known.objects[scene.placed[0].object_index].name)

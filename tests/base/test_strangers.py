@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from base.layout import SIZES
-from base.strangers import WORD, Strangers, in_manner
+from base.strangers import WORDS, Strangers, in_manner
 from base.text_encoder import TextEncoder
 from base.tokenizer import Tokenizer
 from base.vae import Vae
@@ -26,9 +26,10 @@ def strangers(world: World, parts: tuple[Vae, TextEncoder, Tokenizer], seed: int
     return Strangers(world, SMALL, *parts, seed)
 
 
-def test_the_word_is_one_token(tiny_world: World) -> None:
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_is_one_token(tiny_world: World, word: str) -> None:
     tokenizer = Tokenizer(tiny_world.tokenizer_files)
-    start, _, *rest = tokenizer([WORD])[0].tolist()
+    start, _, *rest = tokenizer([word])[0].tolist()
     assert start == tokenizer.start and set(rest) == {tokenizer.end}
 
 
@@ -51,6 +52,25 @@ def test_a_word_says_what_is_to_be_seen(tiny_world: World, parts: tuple[Vae, Tex
     words = {row[:2]: stranger._thing_words[at] for row, at in stranger._thing_rows.items() if not row[2]}
     assert torch.allclose(words[0, 0], words[1, 0], atol=1e-5)
     assert (words[0, 0] - words[2, 0]).norm() > 0.1 * words[0, 0].norm()
+
+
+def test_pairs_tell_each_thing_by_its_own_word(
+    tiny_world: World, parts: tuple[Vae, TextEncoder, Tokenizer]
+) -> None:
+    rest = tuple(replace(thing, small=thing.name == "cat") for thing in tiny_world.objects)
+    stranger = strangers(replace(tiny_world, objects=rest), parts)
+    words = stranger._thing_words
+    for _ in range(40):
+        drawn = stranger._pair()
+        first, second = drawn.scene.placed
+        assert first.object_index != second.object_index and drawn.caption.count("*") == 1
+        assert not first.mirror and not second.mirror
+        rows = [stranger._thing_rows[one.object_index, one.style_index, False] for one in (first, second)]
+        assert torch.equal(drawn.said[0], words[rows[0]])
+        if len(drawn.said) == 2:
+            assert "~" in drawn.caption and torch.equal(drawn.said[1], words[rows[1]])
+        else:
+            assert "~" not in drawn.caption and "cat" in drawn.caption
 
 
 def test_what_is_held_out_is_never_shown(

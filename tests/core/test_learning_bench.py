@@ -13,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import learning
+import learning_sheets
+from PIL import Image
 
 
 def stage(learned: str, **scores: float) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def test_every_prompt_names_the_concept_and_the_plain_ones_do_not(kind: str) -> 
 
 def test_the_summary_tells_learning_from_forgetting() -> None:
     stages = [stage("a", a=0.8), stage("b", a=0.6, b=0.9)]
-    lines = learning.summary([{"method": "cns", "stages": stages}]).splitlines()
+    lines = learning.summary([{"method": "cns", "stream": ["a", "b"], "stages": stages}]).splitlines()
     # learned (0.8 + 0.9) / 2, at the end (0.6 + 0.9) / 2, the first lost 0.8 - 0.6
     assert lines[-1] == "| cns | 1 | 0.850 | 0.750 | 0.200 |"
 
@@ -64,3 +66,46 @@ def test_a_finished_run_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mo
     options.steps += 1  # other settings are another run
     learning.run(bench, options)
     assert made == ["cns", "all", "cns", "all"]
+
+
+def test_what_was_learned_alone_is_listed_by_concept() -> None:
+    figures = {"class_word": 0.2, "clip_i": 0.7, "real": 0.9, "score": 5 / 7}
+    alone = {"learned": "my-panda", "scores": {"my-panda": figures}}
+    record = {"method": "cns", "seed": 0, "stream": ["panda"], "stages": [alone]}
+    assert learning.summary([record]).splitlines()[-1] == (
+        "| my-panda | cns | 0 | 0.200 | 0.700 | 0.900 | 0.714 |"
+    )
+
+
+def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
+    kept = learning.kept_in(tmp_path / "learning.jsonl")
+    kept.mkdir()
+
+    def drawn(name: str, colour: tuple[int, int, int]) -> None:
+        Image.new("RGB", (8 * learning_sheets.PROMPTS, 8), colour).save(kept / name)
+
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    drawn(learning_sheets.plain_name("my-panda"), red)
+    drawn(learning_sheets.kept_name("my-panda", "cns", 0, 1), green)
+    drawn(learning_sheets.kept_name("my-panda", "cns", 0, 2), blue)
+    drawn(learning_sheets.kept_name("my-reef", "cns", 0, 2), red)
+    alone = {
+        "method": "cns",
+        "seed": 0,
+        "stream": ["panda"],
+        "stages": [{"learned": "my-panda", "scores": {}}],
+    }
+    both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], {"learned": "my-reef"}]}
+    first, second = learning.write_sheets([alone, both], tmp_path / "learning.jsonl")
+    with Image.open(first) as sheet:  # given, class word, learned
+        assert sheet.height == 8 and _near(sheet.getpixel((8 * 3 + 8 + 4, 4)), red)
+        assert _near(sheet.getpixel((sheet.width - 4, 4)), green)
+    with Image.open(second) as sheet:  # one row for each concept, from the stage when it was learned
+        assert sheet.height == 16 and _near(sheet.getpixel((4, 4)), green)
+        assert _near(sheet.getpixel((sheet.width - 4, 4)), blue)
+        assert _near(sheet.getpixel((4, 12)), (255, 255, 255))
+        assert _near(sheet.getpixel((sheet.width - 4, 12)), red)
+
+
+def _near(found: Any, wanted: tuple[int, int, int]) -> bool:
+    return all(abs(one - other) < 40 for one, other in zip(found, wanted, strict=True))
