@@ -82,6 +82,8 @@ class LatentPool:
             places = self._tutor.maps(resized(images))[PLACES_STAGE].float()
         normed = F.layer_norm(places.movedim(1, -1), places.shape[1:2]).movedim(-1, 1).bfloat16()
         new = (self._vae.encode(images), contexts.bfloat16(), normed)
+        if self._kept is None:
+            self._kept = tuple(one.new_empty(self._capacity, *one.shape[1:]) for one in new)
         rows = torch.arange(self._seen, self._seen + count, device=device) % self._capacity
         for kept, one in zip(self._kept, new, strict=True):
             kept[rows] = one
