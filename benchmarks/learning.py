@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from learning_sheets import alone_sheet, kept_name, plain_name, stream_sheet
+from learning_report import kept_in, kept_name, plain_name, summary, write_sheets
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "workflows" / "images"
@@ -177,11 +177,6 @@ class Bench:
         Image.fromarray((row * 255).round().byte().numpy()).save(folder / name)
 
 
-def kept_in(output: Path) -> Path:
-    """The folder of what was drawn for the runs in a file."""
-    return output.with_suffix("")
-
-
 def prompts_for(kind: str, word: str) -> list[str]:
     """Eight prompts in the base's own words, also with places and colours the concept was not shown on."""
     if kind == "style":
@@ -246,54 +241,6 @@ def _stages(bench: Bench, key: dict[str, Any]) -> list[dict[str, Any]]:
     return stages
 
 
-def summary(results: Sequence[dict[str, Any]]) -> str:
-    """Per method: how well concepts are learned, what is left of them, and the first one's loss."""
-    lines = ["| method | runs | learned | at the end | forgotten by the first |", "|---|---|---|---|---|"]
-    for method in dict.fromkeys(r["method"] for r in results):
-        mine = [r["stages"] for r in results if r["method"] == method]
-        learned = [stage["scores"][stage["learned"]]["score"] for stages in mine for stage in stages]
-        final = [s["score"] for stages in mine for s in stages[-1]["scores"].values()]
-        lost = [
-            stages[0]["scores"][stages[0]["learned"]]["score"]
-            - stages[-1]["scores"][stages[0]["learned"]]["score"]
-            for stages in mine
-        ]
-        cells = (f"{statistics.mean(values):.3f}" for values in (learned, final, lost))
-        lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
-    alone = [record for record in results if len(record["stream"]) == 1]
-    if alone:
-        lines += ["", "| concept | method | seed | class word | learned | its own pictures | score |"]
-        lines.append("|---|---|---|---|---|---|---|")
-    for record in alone:
-        name, scores = record["stages"][0]["learned"], record["stages"][0]["scores"]
-        cells = (f"{scores[name][key]:.3f}" for key in ("class_word", "clip_i", "real", "score"))
-        lines.append(f"| {name} | {record['method']} | {record['seed']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def write_sheets(results: Sequence[dict[str, Any]], output: Path) -> list[Path]:
-    """A sheet of the concepts learned alone, and one of each stream, by each method's first seed."""
-    sheets: dict[str, Any] = {}
-    first = [record for record in results if record["seed"] == 0]
-    for method in dict.fromkeys(record["method"] for record in first):
-        mine = [record for record in first if record["method"] == method]
-        alone = [record for record in mine if len(record["stream"]) == 1]
-        given = [(record["stages"][0]["learned"], IMAGES / record["stream"][0]) for record in alone]
-        if given:
-            sheets[f"alone-{method}"] = alone_sheet(kept_in(output), given, method, 0)
-        for record in mine:
-            if record not in alone:
-                names = [stage["learned"] for stage in record["stages"]]
-                sheets[f"{len(names)}-from-{names[0]}-{method}"] = stream_sheet(
-                    kept_in(output), names, method, 0
-                )
-    paths = []
-    for name, sheet in sheets.items():
-        paths.append(kept_in(output) / f"sheet-{name.replace(' ', '-')}.jpg")
-        sheet.save(paths[-1], quality=92)
-    return paths
-
-
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("steps", "batch_size", "neuron_lr", "token_lr", "keep_earlier", "keep_base", "prior_weight"),
@@ -346,7 +293,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget-percent", type=float, default=17.0, help="of K/V, to end with")
     parser.add_argument("--top-percent", type=float, default=0.0, help="k of Eq. 3, in place of the budget")
     parser.add_argument("--cfg", type=float, default=3.0)
-    parser.add_argument("--output", type=Path, default=ROOT / "demo_output" / "learning.jsonl")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "demo_output" / "learning.jsonl",
+        help="of the runs; other settings draw over the same pictures, so give them a file of their own",
+    )
     return parser
 
 
@@ -362,7 +314,7 @@ def main() -> int:
     with torch.inference_mode():  # as the host runs nodes
         results = run(Bench(options), options)
     print(summary(results))
-    for path in write_sheets(results, options.output):
+    for path in write_sheets(results, options.output, IMAGES):
         print(path)
     return 0
 

@@ -129,7 +129,7 @@ class ContinualTrain(io.ComfyNode):
                         step=0.001,
                         round=1e-9,
                         tooltip="L_reg, second term: how hard the trained neurons are held to the base "
-                        "model.",
+                        "model. Lower it when a concept stays weak.",
                     )
                 ),
                 advanced(

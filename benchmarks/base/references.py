@@ -25,7 +25,9 @@ SIDE = 128
 SUBJECT_COLOURS, SUBJECT_SCENES = 3, 2  # pictures of a subject on either kind of background
 STYLE_COLOURS, STYLE_SCENES = 4, 2
 SCENE_FILLED = 5  # pictures of a place with something in it; one more has nothing in it
-WITHIN = 0.1  # in a place that is to be learnt, a thing is at most so much larger than it has to be
+# In a place that is to be learnt, a thing is at most so much larger than things are at least: most of the
+# place is to be seen.
+WITHIN = 0.1
 TRIES = 2000
 # A thing shows well where at most LOST of its outline is nearer to what is behind it than NEAR, in 0..255.
 LOST, NEAR = 0.1, 90

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import learning
-import learning_sheets
+import learning_report
 from PIL import Image
 
 
@@ -41,7 +41,7 @@ def test_every_prompt_names_the_concept_and_the_plain_ones_do_not(kind: str) -> 
 
 def test_the_summary_tells_learning_from_forgetting() -> None:
     stages = [stage("a", a=0.8), stage("b", a=0.6, b=0.9)]
-    lines = learning.summary([{"method": "cns", "stream": ["a", "b"], "stages": stages}]).splitlines()
+    lines = learning_report.summary([{"method": "cns", "stream": ["a", "b"], "stages": stages}]).splitlines()
     # learned (0.8 + 0.9) / 2, at the end (0.6 + 0.9) / 2, the first lost 0.8 - 0.6
     assert lines[-1] == "| cns | 1 | 0.850 | 0.750 | 0.200 |"
 
@@ -72,23 +72,23 @@ def test_what_was_learned_alone_is_listed_by_concept() -> None:
     figures = {"class_word": 0.2, "clip_i": 0.7, "real": 0.9, "score": 5 / 7}
     alone = {"learned": "my-panda", "scores": {"my-panda": figures}}
     record = {"method": "cns", "seed": 0, "stream": ["panda"], "stages": [alone]}
-    assert learning.summary([record]).splitlines()[-1] == (
+    assert learning_report.summary([record]).splitlines()[-1] == (
         "| my-panda | cns | 0 | 0.200 | 0.700 | 0.900 | 0.714 |"
     )
 
 
 def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
-    kept = learning.kept_in(tmp_path / "learning.jsonl")
+    kept = learning_report.kept_in(tmp_path / "learning.jsonl")
     kept.mkdir()
 
     def drawn(name: str, colour: tuple[int, int, int]) -> None:
-        Image.new("RGB", (8 * learning_sheets.PROMPTS, 8), colour).save(kept / name)
+        Image.new("RGB", (8 * learning_report.PROMPTS, 8), colour).save(kept / name)
 
     red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    drawn(learning_sheets.plain_name("my-panda"), red)
-    drawn(learning_sheets.kept_name("my-panda", "cns", 0, 1), green)
-    drawn(learning_sheets.kept_name("my-panda", "cns", 0, 2), blue)
-    drawn(learning_sheets.kept_name("my-reef", "cns", 0, 2), red)
+    drawn(learning_report.plain_name("my-panda"), red)
+    drawn(learning_report.kept_name("my-panda", "cns", 0, 1), green)
+    drawn(learning_report.kept_name("my-panda", "cns", 0, 2), blue)
+    drawn(learning_report.kept_name("my-reef", "cns", 0, 2), red)
     alone = {
         "method": "cns",
         "seed": 0,
@@ -96,7 +96,8 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
         "stages": [{"learned": "my-panda", "scores": {}}],
     }
     both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], {"learned": "my-reef"}]}
-    first, second = learning.write_sheets([alone, both], tmp_path / "learning.jsonl")
+    records = [alone, both]
+    first, second = learning_report.write_sheets(records, tmp_path / "learning.jsonl", learning.IMAGES)
     with Image.open(first) as sheet:  # given, class word, learned
         assert sheet.height == 8 and _near(sheet.getpixel((8 * 3 + 8 + 4, 4)), red)
         assert _near(sheet.getpixel((sheet.width - 4, 4)), green)
@@ -109,3 +110,12 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
 
 def _near(found: Any, wanted: tuple[int, int, int]) -> bool:
     return all(abs(one - other) < 40 for one, other in zip(found, wanted, strict=True))
+
+
+def test_no_concept_is_missing_from_an_odd_number(tmp_path: Path) -> None:
+    names = {"my-panda": "panda", "my-reef": "reef-place", "my-teapot": "teapot"}
+    for name in names:
+        for file in (learning_report.plain_name(name), learning_report.kept_name(name, "cns", 0, 1)):
+            Image.new("RGB", (8 * learning_report.PROMPTS, 8)).save(tmp_path / file)
+    given = [(name, learning.IMAGES / folder) for name, folder in names.items()]
+    assert learning_report.alone_sheet(tmp_path, given, "cns", 0).height == 2 * 8

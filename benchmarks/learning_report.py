@@ -1,0 +1,132 @@
+"""What `learning.py` found, as tables, and what it drew, as sheets of pictures."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+PROMPTS = 8  # drawn for each concept, side by side in one file
+_GIVEN, _PLAIN, _LEARNED = 3, 2, 4  # how many of each are shown of a concept learned alone
+_GAP, _PAPER = 8, (255, 255, 255)
+
+
+def summary(results: Sequence[dict[str, Any]]) -> str:
+    """Per method: how well concepts are learned, what is left of them, and the first one's loss."""
+    lines = ["| method | runs | learned | at the end | forgotten by the first |", "|---|---|---|---|---|"]
+    for method in dict.fromkeys(r["method"] for r in results):
+        mine = [r["stages"] for r in results if r["method"] == method]
+        learned = [stage["scores"][stage["learned"]]["score"] for stages in mine for stage in stages]
+        final = [s["score"] for stages in mine for s in stages[-1]["scores"].values()]
+        lost = [
+            stages[0]["scores"][stages[0]["learned"]]["score"]
+            - stages[-1]["scores"][stages[0]["learned"]]["score"]
+            for stages in mine
+        ]
+        cells = (f"{statistics.mean(values):.3f}" for values in (learned, final, lost))
+        lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
+    alone = [record for record in results if len(record["stream"]) == 1]
+    if alone:
+        lines += ["", "| concept | method | seed | class word | learned | its own pictures | score |"]
+        lines.append("|---|---|---|---|---|---|---|")
+    for record in alone:
+        name, scores = record["stages"][0]["learned"], record["stages"][0]["scores"]
+        cells = (f"{scores[name][key]:.3f}" for key in ("class_word", "clip_i", "real", "score"))
+        lines.append(f"| {name} | {record['method']} | {record['seed']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) -> list[Path]:
+    """A sheet of the concepts learned alone, and one of each stream, by each method's first seed.
+
+    output: the file of the runs; images: the folder of the concepts' folders.
+    """
+    sheets: dict[str, Image.Image] = {}
+    first = [record for record in results if record["seed"] == 0]
+    for method in dict.fromkeys(record["method"] for record in first):
+        mine = [record for record in first if record["method"] == method]
+        alone = [record for record in mine if len(record["stream"]) == 1]
+        given = [(record["stages"][0]["learned"], images / record["stream"][0]) for record in alone]
+        if given:
+            sheets[f"alone-{method}"] = alone_sheet(kept_in(output), given, method, 0)
+        for record in mine:
+            if record not in alone:
+                names = [stage["learned"] for stage in record["stages"]]
+                sheets[f"{names[0]}-to-{names[-1]}-{method}"] = stream_sheet(
+                    kept_in(output), names, method, 0
+                )
+    paths = []
+    for name, sheet in sheets.items():
+        paths.append(kept_in(output) / f"sheet-{name.replace(' ', '-')}.jpg")
+        sheet.save(paths[-1], quality=92)
+    return paths
+
+
+def kept_in(output: Path) -> Path:
+    """The folder of what was drawn for the runs in a file."""
+    return output.with_suffix("")
+
+
+def kept_name(concept: str, method: str, seed: int, concepts: int) -> str:
+    """Of the file with the pictures of `concept` when so many concepts were learned."""
+    return f"{concept}-{method.replace(' ', '-')}-seed{seed}-of{concepts}.png"
+
+
+def plain_name(concept: str) -> str:
+    """Of the file with the untouched base's pictures of the class word."""
+    return f"{concept}-class-word.png"
+
+
+def alone_sheet(kept: Path, given: Sequence[tuple[str, Path]], method: str, seed: int) -> Image.Image:
+    """Two concepts a row: pictures that were given, the class word, and what was learned.
+
+    given: of each concept its name and the folder of its pictures.
+    """
+    rows = []
+    for concept, folder in given:
+        plain = _parts(kept / plain_name(concept))
+        learned = _parts(kept / kept_name(concept, method, seed, 1))
+        side = learned[0].width
+        pictures = [Image.open(path).convert("RGB") for path in sorted(folder.glob("[0-9][0-9].png"))]
+        shown = [picture.resize((side, side), Image.Resampling.LANCZOS) for picture in pictures[:_GIVEN]]
+        rows.append([shown, plain[:_PLAIN], learned[:_LEARNED]])
+    half = (len(rows) + 1) // 2
+    return _laid_out([a + b for a, b in itertools.zip_longest(rows[:half], rows[half:], fillvalue=[])])
+
+
+def stream_sheet(kept: Path, concepts: Sequence[str], method: str, seed: int) -> Image.Image:
+    """A row for each concept of a stream: two pictures for each stage from when it was learned."""
+    rows = []
+    for index, concept in enumerate(concepts):
+        stages = [
+            _parts(kept / kept_name(concept, method, seed, count))[1:7:4]
+            for count in range(index + 1, len(concepts) + 1)
+        ]
+        blank = Image.new("RGB", stages[0][0].size, _PAPER)
+        rows.append([*([[blank, blank]] * index), *stages])
+    return _laid_out(rows)
+
+
+def _parts(path: Path) -> list[Image.Image]:
+    row = Image.open(path).convert("RGB")
+    side = row.width // PROMPTS
+    return [row.crop((side * index, 0, side * (index + 1), row.height)) for index in range(PROMPTS)]
+
+
+def _laid_out(rows: Sequence[Sequence[Sequence[Image.Image]]]) -> Image.Image:
+    """Rows of groups of equally large pictures, with gaps between the groups."""
+    width, height = rows[0][0][0].size
+    across = max(sum(len(group) for group in row) * width + _GAP * (len(row) - 1) for row in rows)
+    sheet = Image.new("RGB", (across, len(rows) * height), _PAPER)
+    for down, row in enumerate(rows):
+        x = 0
+        for group in row:
+            for picture in group:
+                sheet.paste(picture, (x, down * height))
+                x += width
+            x += _GAP
+    return sheet
