@@ -27,10 +27,10 @@ MEMORY_NAME = "cns_demo"
 SEED = 1
 
 # The small base, minutes on two cores: it has 2 million K/V entries to learn with, a tenth of SD 1.5's, which
-# have to move further; the settings of benchmarks/learning.py with twice its steps.
+# have to move further; the settings of benchmarks/learning.py with a third more steps.
 SMALL_RESOLUTION, SMALL_BUDGET, SMALL_GUIDANCE = 64, 17.0, 3.0
 SMALL_TRAINING = {
-    "steps": 300,
+    "steps": 200,
     "batch_size": 4,
     "neuron_lr": 1e-3,
     "token_lr": 1e-2,

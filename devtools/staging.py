@@ -14,7 +14,8 @@ SMALL_CHECKPOINT = "emoji_base_s.safetensors"
 PACKED_BASE = ROOT / "benchmarks" / "base" / "packed" / "base-s.safetensors.xz"
 BUILT_IN_CLIP = "built-in"  # as the score node calls it
 SHIPPED_CONCEPTS = ROOT / "workflows" / "images"
-DEMO_CONCEPTS = ("panda", "teapot", "blueprint-style")  # the shipped ones that a demo learns, in this order
+# The shipped ones that a demo learns, in this order.
+DEMO_CONCEPTS = ("panda", "tropical-fish", "pop-print-style")
 
 
 def stage_checkpoint(base: Path, checkpoint: Path | None) -> str:
