@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -102,16 +101,17 @@ def test_the_next_stretch_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_end_it_saves_first(tmp_path: Path, number: int) -> None:
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    toy = Toy(at=2, act=lambda: os.kill(os.getpid(), number))
+    toy = Toy(at=2, act=lambda: signal.raise_signal(number))
     assert train(toy, Stretch(tmp_path, minutes=10, steps=1000)) == 3
     assert load_checkpoint(tmp_path / "toy.ckpt")["index"] == 3
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    # Sent to the process instead, two signals may reach a busy one as one.
     def twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(Toy(at=2, act=twice), Stretch(tmp_path, minutes=10, steps=1000))

@@ -95,8 +95,8 @@ def test_demo_concepts_are_there_with_captions() -> None:
     concepts = read_concepts(SHIPPED_CONCEPTS, DEMO_CONCEPTS)
     assert [(one.name, one.kind) for one in concepts] == [
         ("my-panda", "subject"),
-        ("my-teapot", "subject"),
-        ("my-blueprint", "style"),
+        ("my-tropical-fish", "subject"),
+        ("my-pop-print", "style"),
     ]
     for one in concepts:
         assert 5 <= len(one.pictures) <= 6 and one.caption_source == "txt files"
