@@ -113,8 +113,13 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(Toy(at=2, act=twice), Stretch(tmp_path, minutes=10, steps=1000))
+    # A shell starts what it puts in the background with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(Toy(at=2, act=twice), Stretch(tmp_path, minutes=10, steps=1000))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_not_a_number_raises_and_leaves_the_last_good_state(tmp_path: Path) -> None:
