@@ -84,13 +84,13 @@ class Strangers:
             self._things, size.picture, seed, pairs=0.0, variety=replace(size.variety, mirrored=0.5)
         )
         self._of_pairs = SceneSampler(self._things, size.picture, seed, variety=size.variety)
-        self._all = list(
+        self._looks = list(
             zip(self._things.sprite_object.tolist(), self._things.sprite_style.tolist(), strict=True)
         )
         known = {thing.name for thing in self._known.objects}
-        self._named = [
+        self._named_looks = [
             (thing, style)
-            for thing, style in self._all
+            for thing, style in self._looks
             if self._things.objects[thing].name in known and self._things.styles[style] in self._known.styles
         ]
         self._of_known = SceneSampler(self._known, size.picture, seed, pairs=0.0, variety=size.variety)
@@ -145,10 +145,10 @@ class Strangers:
 
     def _pair(self) -> _Stranger:
         """The same with another thing: one that has a name, or a second stranger."""
-        one = self._rng.choice(self._all)
-        named = [thing for thing in self._named if thing[0] != one[0]]
+        one = self._rng.choice(self._looks)
+        named = [thing for thing in self._named_looks if thing[0] != one[0]]
         by_name = bool(named) and self._rng.random() < _KNOWN
-        offered = named if by_name else [thing for thing in self._all if thing[0] != one[0]]
+        offered = named if by_name else [thing for thing in self._looks if thing[0] != one[0]]
         scene = self._of_pairs.place([one, self._rng.choice(offered)], self._rng)
         return self._told(scene, self._things_in(scene)[: 1 if by_name else 2])
 
