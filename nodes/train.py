@@ -114,7 +114,7 @@ class ContinualTrain(io.ComfyNode):
                         default=_DEFAULTS.keep_earlier,
                         min=0.0,
                         max=1e6,
-                        step=0.001,
+                        step=1e-4,
                         round=1e-9,
                         tooltip="L_reg, first term: how hard neurons shared with earlier concepts are held "
                         "to their values.",
@@ -126,7 +126,7 @@ class ContinualTrain(io.ComfyNode):
                         default=_DEFAULTS.keep_base,
                         min=0.0,
                         max=1e6,
-                        step=0.001,
+                        step=1e-4,
                         round=1e-9,
                         tooltip="L_reg, second term: how hard the trained neurons are held to the base "
                         "model. Lower it when a concept stays weak.",
