@@ -16,18 +16,25 @@ _GAP, _PAPER = 8, (255, 255, 255)
 
 
 def summary(results: Sequence[dict[str, Any]]) -> str:
-    """Per method: how well concepts are learned, what is left of them, and the first one's loss."""
+    """Per method: how well concepts are learned, what is left of them, and the first one's loss; of each the
+    mean over the runs, and the lowest and highest run.
+    """
     lines = ["| method | runs | learned | at the end | forgotten by the first |", "|---|---|---|---|---|"]
     for method in dict.fromkeys(r["method"] for r in results):
         mine = [r["stages"] for r in results if r["method"] == method]
-        learned = [stage["scores"][stage["learned"]]["score"] for stages in mine for stage in stages]
-        final = [s["score"] for stages in mine for s in stages[-1]["scores"].values()]
+        learned = [
+            statistics.mean(stage["scores"][stage["learned"]]["score"] for stage in stages) for stages in mine
+        ]
+        final = [statistics.mean(s["score"] for s in stages[-1]["scores"].values()) for stages in mine]
         lost = [
             stages[0]["scores"][stages[0]["learned"]]["score"]
             - stages[-1]["scores"][stages[0]["learned"]]["score"]
             for stages in mine
         ]
-        cells = (f"{statistics.mean(values):.3f}" for values in (learned, final, lost))
+        cells = (
+            f"{statistics.mean(values):.3f} ({min(values):.2f} to {max(values):.2f})"
+            for values in (learned, final, lost)
+        )
         lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
     alone = [record for record in results if len(record["stream"]) == 1]
     if alone:

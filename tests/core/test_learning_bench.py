@@ -40,10 +40,14 @@ def test_every_prompt_names_the_concept_and_the_plain_ones_do_not(kind: str) -> 
 
 
 def test_the_summary_tells_learning_from_forgetting() -> None:
-    stages = [stage("a", a=0.8), stage("b", a=0.6, b=0.9)]
-    lines = learning_report.summary([{"method": "cns", "stream": ["a", "b"], "stages": stages}]).splitlines()
-    # learned (0.8 + 0.9) / 2, at the end (0.6 + 0.9) / 2, the first lost 0.8 - 0.6
-    assert lines[-1] == "| cns | 1 | 0.850 | 0.750 | 0.200 |"
+    runs = [
+        {"method": "cns", "stream": ["a", "b"], "stages": [stage("a", a=first), stage("b", a=left, b=0.9)]}
+        for first, left in ((0.8, 0.6), (1.0, 0.9))
+    ]
+    # Learned (0.8 + 0.9) / 2 and (1 + 0.9) / 2; at the end (0.6 + 0.9) / 2 and 0.9.
+    assert learning_report.summary(runs).splitlines()[-1] == (
+        "| cns | 2 | 0.900 (0.85 to 0.95) | 0.825 (0.75 to 0.90) | 0.150 (0.10 to 0.20) |"
+    )
 
 
 def test_a_finished_run_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
