@@ -16,24 +16,22 @@ _GAP, _PAPER = 8, (255, 255, 255)
 
 
 def summary(results: Sequence[dict[str, Any]]) -> str:
-    """Per method: how well concepts are learned, what is left of them, and the first one's loss; of each the
-    mean over the runs, and the lowest and highest run.
+    """Per method: how well concepts are learned, what is left of them, and what those lose that others come
+    after, all of them and the first alone; of each the mean over the runs, and the lowest and highest run.
     """
-    lines = ["| method | runs | learned | at the end | forgotten by the first |", "|---|---|---|---|---|"]
+    lines = ["| method | runs | learned | at the end | lost by earlier ones | lost by the first |"]
+    lines.append("|---|---|---|---|---|---|")
     for method in dict.fromkeys(r["method"] for r in results):
         mine = [r["stages"] for r in results if r["method"] == method]
         learned = [
             statistics.mean(stage["scores"][stage["learned"]]["score"] for stage in stages) for stages in mine
         ]
         final = [statistics.mean(s["score"] for s in stages[-1]["scores"].values()) for stages in mine]
-        lost = [
-            stages[0]["scores"][stages[0]["learned"]]["score"]
-            - stages[-1]["scores"][stages[0]["learned"]]["score"]
-            for stages in mine
-        ]
+        lost = [[_lost(stage, stages[-1]) for stage in stages[:-1]] or [0.0] for stages in mine]
+        by_all, by_first = [statistics.mean(values) for values in lost], [values[0] for values in lost]
         cells = (
             f"{statistics.mean(values):.3f} ({min(values):.2f} to {max(values):.2f})"
-            for values in (learned, final, lost)
+            for values in (learned, final, by_all, by_first)
         )
         lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
     alone = [record for record in results if len(record["stream"]) == 1]
@@ -45,6 +43,12 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
         cells = (f"{scores[name][key]:.3f}" for key in ("class_word", "clip_i", "real", "score"))
         lines.append(f"| {name} | {record['method']} | {record['seed']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _lost(stage: dict[str, Any], last: dict[str, Any]) -> float:
+    """By the concept learned in this stage, until the last one."""
+    name = stage["learned"]
+    return float(stage["scores"][name]["score"] - last["scores"][name]["score"])
 
 
 def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) -> list[Path]:
