@@ -1,17 +1,20 @@
 """Packed values on frozen weights: `W_t = W_0 + delta`, delta zero outside what concepts have learned.
 
 Only one flat float32 vector, the entries of the concept being learned, is a parameter. What earlier concepts
-left outside those entries is a constant, so nothing else can move.
+left outside those entries is part of the frozen weights, so nothing else can move, and the twentieth concept
+takes a step as fast as the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .masks import NeuronMask
+from .positions import PackedPositions
 
 
 class PackedDelta:
@@ -19,8 +22,10 @@ class PackedDelta:
 
     mask: the entries being learned (M_con of this concept). earlier_mask, earlier_values: the union of what
     earlier concepts learned and its values float32 `(earlier_mask.count(),)`, relative to W_0. Call
-    `update()` after `values` changed and before the next forward; the weight functions then read one
-    scattered vector.
+    `update()` after `values` changed and before the next forward.
+
+    values: float32 `(mask.count(),)`, W_t - W_0 on the mask. shared: positions in it that an earlier concept
+    moved (M_reg of Eq. 7); start: W_{t-1} - W_0 there.
     """
 
     def __init__(
@@ -40,52 +45,80 @@ class PackedDelta:
         self.mask = mask
         self.layout = mask.layout
         self.enabled = True
-        touched = mask | earlier_mask
-        flat = touched.flat_indices()
-        self._constant = torch.zeros(
-            touched.count(), device=device
-        )  # what earlier concepts left, 0 where we learn
-        position = torch.searchsorted(flat, earlier_mask.flat_indices())
-        self._constant[position.to(device)] = earlier_values.float().to(device)
-        learned = torch.searchsorted(flat, mask.flat_indices())
-        self._learned = learned.to(device)
-        self.start = self._constant[self._learned].clone()  # W_{t-1} - W_0 on the mask
-        self._constant[self._learned] = 0
-        shared = torch.searchsorted(mask.flat_indices(), (mask & earlier_mask).flat_indices())
-        self.shared = shared.to(device)  # M_reg: positions in `values` that an earlier concept moved (Eq. 7)
-        self.values = self.start.clone().requires_grad_()
-        self._indices: dict[str, Tensor] = {}
-        self._places: dict[str, slice] = {}
-        begin = 0
-        for name in self.layout.names:
-            where = touched.indices(name)
-            self._indices[name] = where.to(device=device, dtype=torch.int32)
-            self._places[name] = slice(begin, begin + len(where))
-            begin += len(where)
-        self._scattered = self._constant
+        self.values = torch.zeros(mask.count(), device=device)
+        earlier_flat, both = earlier_mask.flat_indices(), (mask & earlier_mask).flat_indices()
+        self.shared = torch.searchsorted(mask.flat_indices(), both).to(device)
+        self.start = earlier_values[torch.searchsorted(earlier_flat, both)].float().to(device)
+        self.values[self.shared] = self.start
+        self.values.requires_grad_()
+        self._positions = {n: PackedPositions(mask.indices(n), device) for n in self.layout.names}
+        self._earlier = _Earlier(earlier_mask, earlier_values, mask)
+        self._parts: dict[str, Tensor] = {}
         self.update()
 
     def update(self) -> None:
-        """Scatter `values` among the constants, once per step; differentiable in `values`."""
-        self._scattered = self._constant.index_add(0, self._learned, self.values)
+        """Split `values` by projection, once per step; differentiable in `values`."""
+        parts = self.values.split([len(positions) for positions in self._positions.values()])
+        self._parts = dict(zip(self._positions, parts, strict=True))
 
     def weight_function(self, name: str) -> Callable[[Tensor], Tensor]:
         """`f(W) -> W + delta` for one projection, out of place, in W's dtype; the sum itself is taken in
         float32.
         """
-        if name not in self._indices:
+        if name not in self._positions:
             raise ValueError(f"No projection {name!r} in this delta.")
 
         def add_delta(weight: Tensor) -> Tensor:
             if not self.enabled:
                 return weight
-            indices, values = self._indices[name], self._scattered[self._places[name]]
-            return (
-                weight.float()
-                .reshape(-1)
-                .index_add(0, indices, values)
-                .reshape(weight.shape)
-                .to(weight.dtype)
-            )
+            frozen = self._earlier.added_to(weight, name)
+            return _Sum.apply(frozen, self._parts[name], self._positions[name])
 
         return add_delta
+
+    def position_bytes(self) -> int:
+        """Bytes that tell which entries the values belong to."""
+        return sum(positions.nbytes() for positions in self._positions.values())
+
+
+class _Earlier:
+    """What earlier concepts left outside the mask, added to the frozen weights when they are first seen."""
+
+    def __init__(self, earlier_mask: NeuronMask, values: Tensor, mask: NeuronMask) -> None:
+        only = earlier_mask - mask
+        kept = values[torch.searchsorted(earlier_mask.flat_indices(), only.flat_indices())].float()
+        indices = {name: only.indices(name) for name in mask.layout.names}
+        parts = kept.split([len(where) for where in indices.values()])
+        self._left = {n: (w, v) for (n, w), v in zip(indices.items(), parts, strict=True) if len(w)}
+        self._sums: dict[str, Tensor] = {}
+
+    def added_to(self, weight: Tensor, name: str) -> Tensor:
+        if name not in self._left:
+            return weight
+        known = self._sums.get(name)
+        if known is None or known.dtype != weight.dtype or known.device != weight.device:
+            where, values = (t.to(weight.device) for t in self._left[name])
+            # Not an inference tensor, should the first look come from drawing a preview.
+            with torch.inference_mode(False), torch.no_grad():
+                known = self._sums[name] = _with_values(weight, values, where)
+        return known
+
+
+class _Sum(torch.autograd.Function):
+    """A weight with packed values added; only the positions are kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, values: Tensor, positions: PackedPositions) -> Tensor:
+        ctx.positions = positions
+        return _with_values(weight, values, positions.unpacked())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        return None, gradient.reshape(-1)[ctx.positions.unpacked()].float(), None
+
+
+def _with_values(weight: Tensor, values: Tensor, where: Tensor) -> Tensor:
+    summed = weight.clone(memory_format=torch.contiguous_format)
+    flat = summed.view(-1)
+    flat[where] = (flat[where].float() + values).to(flat.dtype)
+    return summed

@@ -37,11 +37,12 @@ def regularisation(
 ) -> Tensor:
     """L_reg (Eq. 7), weighted, sums of squares.
 
-    values, start `(n,)`: W_t - W_0 and W_{t-1} - W_0 on M_con; shared: positions of M_reg in them.
+    values `(n,)`: W_t - W_0 on M_con; shared `(m,)`: positions of M_reg in it; start `(m,)`: W_{t-1} - W_0
+    there.
     """
     loss = values.new_zeros(())
     if keep_earlier and len(shared):
-        loss = loss + keep_earlier * (values[shared] - start[shared]).square().sum()
+        loss = loss + keep_earlier * (values[shared] - start).square().sum()
     if keep_base:
         loss = loss + keep_base * values.square().sum()
     return loss

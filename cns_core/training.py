@@ -14,6 +14,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from .adam import Adam
 from .backend import DiffusionBackend, TextFeatures
 from .checkpoint import TrainerState, adam_state, restore_adam
 from .delta import PackedDelta
@@ -100,12 +101,12 @@ class ConceptTrainer:
             n: v.detach().clone().float().to(backend.device).requires_grad_()
             for n, v in token_vectors.items()
         }
-        self.optimizer = torch.optim.Adam(
+        # Without weight decay, which would pull entries that no gradient asks to move.
+        self.optimizer = Adam(
             [
                 {"params": [delta.values], "lr": settings.neuron_lr},
                 {"params": list(self.vectors.values()), "lr": settings.token_lr},
-            ],
-            weight_decay=0.0,  # decay would pull entries that no gradient asks to move
+            ]
         )
         self._rates = (settings.neuron_lr, settings.token_lr)
         self.generator = torch.Generator("cpu").manual_seed(settings.seed)

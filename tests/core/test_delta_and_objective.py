@@ -22,7 +22,7 @@ def applied(delta):
 
 def test_earlier_values_stay_and_only_the_mask_can_move():
     delta = PackedDelta(mask_of(1, 5, 13), mask_of(5, 7, 19), torch.tensor([0.5, 0.7, 1.9]))
-    assert delta.start.tolist() == [0, 0.5, 0]
+    assert delta.values.tolist() == [0, 0.5, 0] and delta.start.tolist() == [0.5]
     assert delta.shared.tolist() == [1]
     expected = torch.zeros(20)
     expected[[5, 7, 19]] = torch.tensor([0.5, 0.7, 1.9])
@@ -54,6 +54,22 @@ def test_the_weight_itself_is_never_touched_and_a_disabled_delta_is_nothing():
     assert delta.weight_function("k")(weight) is weight
 
 
+def test_what_earlier_concepts_left_is_added_in_every_precision_that_comes_by():
+    delta = PackedDelta(mask_of(1), mask_of(1, 3), torch.tensor([0.5, 0.25]))
+    for dtype in (torch.float32, torch.float16, torch.float32):
+        weight = torch.ones(3, 4, dtype=dtype)
+        for _ in range(2):
+            out = delta.weight_function("k")(weight)
+            assert out.dtype == dtype and out.reshape(-1).tolist() == [1, 1.5, 1, 1.25] + [1] * 8
+        assert weight.sum() == 12
+    with torch.inference_mode():  # a preview is drawn
+        drawn = delta.weight_function("k")(torch.ones(3, 4, dtype=torch.bfloat16))
+    out = delta.weight_function("k")(torch.ones(3, 4, dtype=torch.bfloat16))
+    assert torch.equal(out, drawn)
+    out.sum().backward()
+    assert delta.values.grad.tolist() == [1]
+
+
 def test_wrong_number_of_earlier_values():
     with pytest.raises(ValueError, match="2 entries"):
         PackedDelta(mask_of(0), mask_of(1, 2), torch.zeros(3))
@@ -65,8 +81,9 @@ def test_eq7_against_a_plain_loop():
     concept, earlier = [1, 4, 5, 9, 17], [4, 9, 12]
     first = sum(float(w[i] - w_earlier[i]) ** 2 for i in concept if i in earlier)
     second = sum(float(w[i] - w0[i]) ** 2 for i in concept)
-    shared = torch.tensor([concept.index(i) for i in concept if i in earlier])
-    got = regularisation((w - w0)[concept], (w_earlier - w0)[concept], shared, 0.3, 0.07)
+    both = [i for i in concept if i in earlier]
+    shared = torch.tensor([concept.index(i) for i in both])
+    got = regularisation((w - w0)[concept], (w_earlier - w0)[both], shared, 0.3, 0.07)
     assert float(got) == pytest.approx(0.3 * first + 0.07 * second, rel=1e-5)
 
 
