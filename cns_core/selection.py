@@ -8,6 +8,7 @@ where `m` holds the top k percent of each output row of the score.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,11 +90,20 @@ def select_neurons(
         percent = find_percent(
             weights, layout, concept_features, calibration_features, settings.budget_percent, score
         )
+
+    def common(named: tuple[str, Tensor]) -> tuple[str, Tensor, Tensor]:
+        name, weight = named[0], named[1].float()
+        with torch.no_grad():  # which is each thread's own
+            mine = common_top(weight, concept_features, percent, score)
+            return name, mine, common_top(weight, calibration_features, percent, score)
+
     base: dict[str, Tensor] = {}
     general: dict[str, Tensor] = {}
-    for name, weight in flat_weights(weights, layout):
-        base[name] = common_top(weight.float(), concept_features, percent, score)
-        general[name] = common_top(weight.float(), calibration_features, percent, score)
+    # NumPy's selection uses one core; on a GPU nothing would be won.
+    cores = torch.get_num_threads() if next(iter(weights.values())).device.type == "cpu" else 1
+    with ThreadPoolExecutor(cores) as pool:
+        for name, mine, theirs in pool.map(common, flat_weights(weights, layout)):
+            base[name], general[name] = mine, theirs
     base_mask, general_mask = NeuronMask.from_dense(layout, base), NeuronMask.from_dense(layout, general)
     selection = Selection(base_mask - general_mask, base_mask, general_mask, percent)
     if not selection.concept_mask.count():

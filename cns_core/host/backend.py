@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..backend import TextFeatures
+from .frozen_weights import frozen_weights
 from .idle_layers import idle_layers_left_out
 from .model import PREFIX, noise_levels
-from .plain_tensors import plain_tensors
-from .text import SplicedTokenizer, encode_prompt, with_tokens
+from .text import SplicedTokenizer, encode_prompts, with_tokens
 
 
 class HostBackend:
@@ -52,7 +52,7 @@ class HostBackend:
             for name, tokenizer in self._spliced.items():
                 tokenizer.vectors[self.token] = token_vectors[name]
         with _mutation_safe(self._constants):
-            features = TextFeatures.stack([encode_prompt(self.clip, prompt) for prompt in prompts])
+            features = encode_prompts(self.clip, prompts, pooled=self.model.model.adm_channels > 0)
         pooled = None if features.pooled is None else features.pooled.to(self.device)
         return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
 
@@ -109,7 +109,10 @@ class HostBackend:
                 "it. Close other programs, "
                 "unload other models, or start ComfyUI without --lowvram."
             )
-        self._loaded.enter_context(plain_tensors(self.model.model, self.clip.cond_stage_model))
+        compute = self.model.get_model_object("manual_cast_dtype") or self.model.model_dtype()
+        # The host runs text encoders in float32, whatever their weights are kept in.
+        dtypes = {self.model.model: compute, self.clip.cond_stage_model: torch.float32}
+        self._loaded.enter_context(frozen_weights(dtypes))
         self._loaded.enter_context(idle_layers_left_out(self.clip))
         self._constants = {p.untyped_storage().data_ptr() for p in self.clip.cond_stage_model.parameters()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import comfy.model_management as management
 import torch
@@ -18,7 +19,9 @@ from ..selection import Selection, select_neurons
 from ..settings import SelectionSettings
 from .idle_layers import idle_layers_left_out
 from .model import Base, read_base
-from .text import check_length, encode_prompt, known_tokens
+from .text import check_length, encode_prompts, known_tokens
+
+_BATCH = 16  # prompts that are encoded at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,25 +76,52 @@ def select(
     mine, general = captions_for_selection(concept), calibration_prompts(settings.calibration_prompts)
     total = len(mine) + len(general) + 1
     device = management.get_torch_device()
-
-    def features(prompts: Sequence[str], done: int) -> list[Tensor]:
-        counted = []
-        for prompt in prompts:
-            encoded = encode_prompt(clip, prompt)
-            x = encoded.cross[0][: encoded.is_word.shape[1]].cpu()
-            counted.append(counted_features(x, encoded.is_word[0], settings.tokens).to(device))
-            on_progress(done + len(counted), total)
-        return counted
-
     # In place first: layers that are left out would not be moved along.
     management.load_models_gpu([clip.patcher], force_full_load=True)
     with torch.no_grad(), idle_layers_left_out(clip):
-        concept_features = features(mine, 0)
-        calibration_features = features(general, len(mine))
+        concept_features = _features(clip, mine, settings.tokens, lambda done: on_progress(done, total))
+        calibration_features = _calibration_features(
+            clip, general, settings.tokens, lambda done: on_progress(len(mine) + done, total)
+        )
     weights = {name: weight.to(device).float() for name, weight in base.weights.items()}
-    selection = select_neurons(weights, base.layout, concept_features, calibration_features, settings)
+    selection = select_neurons(
+        weights,
+        base.layout,
+        [x.to(device) for x in concept_features],
+        [x.to(device) for x in calibration_features],
+        settings,
+    )
     on_progress(total, total)
     return Neurons(selection, settings, base.identity, concept.digest(), base.parameters)
+
+
+# For each text encoder that the host holds, the calibration prompts as last encoded with it.
+_calibration: WeakKeyDictionary[Any, tuple[Any, list[Tensor]]] = WeakKeyDictionary()
+
+
+def _calibration_features(
+    clip: Any, prompts: Sequence[str], tokens: str, on_progress: Callable[[int], None]
+) -> list[Tensor]:
+    """They are the same for every concept: encoded once for as long as the text encoder stays as it is."""
+    key = (clip.patcher.patches_uuid, clip.layer_idx, tuple(prompts), tokens)
+    known = _calibration.get(clip.cond_stage_model)
+    if known is None or known[0] != key:
+        known = _calibration[clip.cond_stage_model] = (key, _features(clip, prompts, tokens, on_progress))
+    on_progress(len(prompts))
+    return known[1]
+
+
+def _features(
+    clip: Any, prompts: Sequence[str], tokens: str, on_progress: Callable[[int], None]
+) -> list[Tensor]:
+    """The rows of each prompt's text features that count, on the CPU."""
+    features: list[Tensor] = []
+    for begin in range(0, len(prompts), _BATCH):
+        encoded = encode_prompts(clip, prompts[begin : begin + _BATCH], pooled=False)
+        rows = zip(encoded.cross.cpu()[:, : encoded.is_word.shape[1]], encoded.is_word, strict=True)
+        features += [counted_features(x, words, tokens) for x, words in rows]
+        on_progress(len(features))
+    return features
 
 
 def describe(neurons: Neurons, memory: ConceptMemory | None) -> str:

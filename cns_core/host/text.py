@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -124,18 +125,27 @@ def check_length(clip: Any, prompts: Sequence[str]) -> None:
                 )
 
 
-def encode_prompt(clip: Any, prompt: str) -> TextFeatures:
-    """One prompt through the user's CLIP, clip skip included. The caller has the host load the text encoder
-    first, and decides whether a gradient is kept.
+def encode_prompts(clip: Any, prompts: Sequence[str], pooled: bool) -> TextFeatures:
+    """Prompts of one section each, through the user's CLIP, clip skip included. The caller has the host load
+    the text encoder first, and decides whether a gradient is kept.
 
-    cross `(1, 77, dim)`, on the text encoder's device.
+    cross `(n, 77, dim)`, on the text encoder's device. With `pooled` they are encoded one by one, for of
+    several at once the host returns the first one's pooled output alone.
     """
-    tokens = clip.tokenize(prompt, return_word_ids=True)
-    plain = {n: [[entry[:2] for entry in section] for section in sections] for n, sections in tokens.items()}
+    if pooled:
+        return TextFeatures.stack([_encoded(clip, [prompt]) for prompt in prompts])
+    return replace(_encoded(clip, prompts), pooled=None)
+
+
+def _encoded(clip: Any, prompts: Sequence[str]) -> TextFeatures:
+    tokens = [clip.tokenize(prompt, return_word_ids=True) for prompt in prompts]
+    # The host encodes the sections of a long prompt side by side; sections of several prompts are no other.
+    plain = {n: [[e[:2] for e in section] for t in tokens for section in t[n]] for n in tokens[0]}
     model = clip.cond_stage_model
     model.reset_clip_options()
     if clip.layer_idx is not None:
         model.set_clip_options({"layer": clip.layer_idx})
     cross, pooled = model.encode_token_weights(plain)[:2]
-    words = next(iter(tokens.values()))[0]
-    return TextFeatures(cross.float(), pooled, torch.tensor([[entry[2] > 0 for entry in words]]))
+    words = [next(iter(t.values()))[0] for t in tokens]
+    is_word = torch.tensor([[entry[2] > 0 for entry in section] for section in words])
+    return TextFeatures(cross.float().reshape(len(prompts), -1, cross.shape[-1]), pooled, is_word)

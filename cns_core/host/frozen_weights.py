@@ -1,0 +1,67 @@
+"""The host's frozen weights made ready for training: plain tensors, in the dtype that they are computed in.
+
+The host loads models under `inference_mode`, and autograd cannot save such tensors. Where weights are kept
+in another dtype than is computed in, the host casts each of them at every call, and autograd keeps the casts
+until the backward; cast once, they take the same memory and no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_CAST = (torch.float16, torch.bfloat16, torch.float32)  # fp8 weights come with scales that the host applies
+
+
+@contextmanager
+def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype]) -> Iterator[None]:
+    """While open, the parameters of these modules are plain tensors of the given dtype, rounded as the host's
+    own casts do, and inference buffers are plain tensors over the same memory; then the very same objects
+    return.
+
+    Embeddings, of which few rows are read, keep their dtype. No weight changes. Must be entered outside
+    `inference_mode`.
+    """
+    swapped: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    try:
+        for root, dtype in compute_dtypes.items():
+            for module in root.modules():
+                wanted = None if isinstance(module, nn.Embedding) else dtype
+                for tensors in (module._parameters, module._buffers):
+                    for name, tensor in tensors.items():
+                        if tensor is None:
+                            continue
+                        ready = _ready(tensor, wanted if isinstance(tensor, nn.Parameter) else None)
+                        if ready is not tensor:
+                            swapped.append((tensors, name, tensor))  # type: ignore[arg-type]
+                            tensors[name] = ready
+        yield
+    finally:
+        for tensors, name, tensor in swapped:
+            tensors[name] = tensor
+
+
+def _ready(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    plain = tensor
+    if dtype is not None and dtype != tensor.dtype and tensor.dtype in _CAST and _is_simple(tensor):
+        plain = tensor.detach().to(dtype)
+    elif tensor.is_inference():
+        plain = _alias(tensor)
+    if plain is not tensor and isinstance(tensor, nn.Parameter):
+        return nn.Parameter(plain, requires_grad=False)
+    return plain
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    """A plain tensor over the storage of an inference tensor."""
+    if not _is_simple(tensor):
+        return tensor.detach().clone()  # a quantised subclass has no plain storage to share
+    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+def _is_simple(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter)

@@ -1,0 +1,63 @@
+"""What training runs through: the host's weights, cast once, and the very same objects afterwards."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+PROMPT = "a photo of a dog"
+
+
+@pytest.fixture(scope="module")
+def backend_module(pack: ModuleType) -> ModuleType:
+    import asyncio
+
+    asyncio.run(pack.comfy_entrypoint())
+    from ComfyUI_CNS.cns_core.host import backend
+
+    return backend
+
+
+def weights_of(model: Any, clip: Any) -> dict[str, torch.Tensor]:
+    modules = {"unet": model.model.diffusion_model, "text": clip.cond_stage_model}
+    return {f"{root} {name}": p for root, m in modules.items() for name, p in m.named_parameters()}
+
+
+def test_weights_are_cast_once_and_come_back(backend_module: ModuleType, random_model: Any) -> None:
+    model, clip = random_model.model, random_model.clip
+    before = weights_of(model, clip)
+    assert {p.dtype for name, p in before.items() if name.startswith("text")} >= {torch.float16}
+    with backend_module.training_mode():
+        backend = backend_module.HostBackend(model, clip, "<x>", {"clip_l": torch.zeros(768)}, {})
+        with backend.hung({}):
+            during = weights_of(model, clip)
+            compute = backend.model.get_model_object("manual_cast_dtype") or backend.model.model_dtype()
+    assert {p.dtype for name, p in during.items() if name.startswith("unet")} == {compute}
+    assert {p.dtype for n, p in during.items() if "text" in n and "embedding" not in n} == {torch.float32}
+    assert not any(p.is_inference() or p.requires_grad for p in during.values())
+    after = weights_of(model, clip)
+    assert all(after[name] is p for name, p in before.items())
+
+
+def test_what_comes_out_is_what_the_host_would_compute(
+    backend_module: ModuleType, random_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the same prediction with the weights as the host keeps them."""
+    from ComfyUI_CNS.cns_core.host.frozen_weights import frozen_weights
+
+    def predicted() -> torch.Tensor:
+        with backend_module.training_mode(), torch.no_grad():
+            backend = backend_module.HostBackend(
+                random_model.model, random_model.clip, "<x>", {"clip_l": torch.zeros(768)}, {}
+            )
+            with backend.hung({}):
+                text = backend.encode([PROMPT], None)
+                noised = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+                return backend.predict(noised, torch.tensor([500]), text)
+
+    cast_once = predicted()
+    monkeypatch.setattr(backend_module, "frozen_weights", lambda dtypes: frozen_weights({}))
+    assert torch.equal(cast_once, predicted())
