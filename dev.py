@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from devtools.base_command import bench_words, run_base
+from devtools.base_command import bench_words, repository_environment, run_base
 from devtools.environment import ensure_environment
 from devtools.errors import DevToolError
 from devtools.paths import COMFYUI_VARIABLE, ROOT, VENV, venv_python
@@ -100,12 +100,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser(
         "bench",
-        help="measure the small base model, or learning on it",
+        help="measure the small base model, learning on it, or speed and memory",
         description="Draws seeded prompts with the base and holds what its judge sees in them against bars; "
         "the exit code is 1 if one is missed. The world and the judge have to be there: dev.py base --help.",
     )
     bench.add_argument(
-        "what", choices=("base", "learning"), help="what to measure; learning has options of its own: --help"
+        "what",
+        choices=("base", "learning", "speed"),
+        help="what to measure; learning and speed have options of their own: --help",
     )
     bench.add_argument("--size", choices=("s", "m"), default="s", help="of the base; default: s")
     bench.add_argument(
@@ -122,11 +124,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(words: list[str]) -> argparse.Namespace:
-    """Parse the command line; what follows `base` or `bench learning` is theirs, --help included."""
+    """Parse the command line; what follows `base`, `bench learning` or `bench speed` is theirs, --help
+    included.
+    """
     if words[:1] == ["base"]:
         return argparse.Namespace(command="base", words=words[1:])
-    if words[:2] == ["bench", "learning"]:
-        return argparse.Namespace(command="learning", words=words[2:])
+    if words[:1] == ["bench"] and words[1:2] in (["learning"], ["speed"]):
+        return argparse.Namespace(command=words[1], words=words[2:])
     return build_parser().parse_args(words)
 
 
@@ -181,6 +185,9 @@ def main() -> int:
             return subprocess.call(
                 [str(venv_python()), str(ROOT / "benchmarks" / "learning.py"), *arguments.words]
             )
+        if arguments.command == "speed":
+            command = [str(venv_python()), "-m", "benchmarks.speed", *arguments.words]
+            return subprocess.call(command, env=repository_environment())
         if arguments.command == "bench":
             return run_base(bench_words(arguments.size, arguments.work, arguments.packed))
         # So that the host process is stopped too when this one is told to end.

@@ -23,7 +23,7 @@ def run_base(words: Sequence[str]) -> int:
     tool that saves its work because of them, and no parent that would kill it meanwhile.
     """
     command = [str(venv_python()), *_MODULE, *with_tokenizer(words, comfyui_directory())]
-    environment = _environment()
+    environment = repository_environment()
     if os.name != "nt":
         os.execve(command[0], command, environment)
     signal.signal(signal.SIGINT, lambda *_: None)  # the tool gets it too, and ends when it has saved
@@ -37,12 +37,12 @@ def expand(packed: Path, out: Path) -> None:
         DevToolError: with what the tool printed, if it failed.
     """
     command = [sys.executable, *_MODULE, "expand", str(packed), "--out", str(out)]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=repository_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise DevToolError(f"{packed} could not be expanded: {done.stderr.strip() or done.stdout.strip()}")
 
 
-def _environment() -> dict[str, str]:
+def repository_environment() -> dict[str, str]:
     """This process's, with the repository on Python's path, whatever folder the user is in."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -90,6 +90,11 @@ def test_dev_hands_base_and_bench_over(dev: ModuleType, monkeypatch: pytest.Monk
     assert seen == [["vae", "--help"], ["bench", "--size", "m"]]
 
 
+def test_bench_speed_takes_its_own_words(dev: ModuleType) -> None:
+    arguments = dev.parse_arguments(["bench", "speed", "--models", "sd15", "--help"])
+    assert (arguments.command, arguments.words) == ("speed", ["--models", "sd15", "--help"])
+
+
 def test_bench_learning_takes_its_own_words(dev: ModuleType) -> None:
     arguments = dev.parse_arguments(["bench", "learning", "--set", "1", "--help"])
     assert (arguments.command, arguments.words) == ("learning", ["--set", "1", "--help"])

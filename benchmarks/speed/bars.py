@@ -1,0 +1,57 @@
+"""What is asked of the pack, and whether a run met it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FLOOR, OURS, NATIVE = "bare forward and backward", "ContinualTrain, no prior", "TrainLoraNode"
+TWENTIETH = "ContinualTrain, no prior, concept 20"
+
+Records = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure of a run, and the most that it may be. `only`: the model it is asked of; empty means all."""
+
+    what: str
+    of: Callable[[Records], float]
+    most: float
+    only: str = ""
+
+
+def _ratio(above: str, below: str, key: str = "median_s") -> Callable[[Records], float]:
+    return lambda records: records[above][key] / records[below][key]
+
+
+def _figure(what: str, key: str) -> Callable[[Records], float]:
+    return lambda records: records[what][key]
+
+
+BARS = (
+    Bar("training step without prior / bare forward and backward", _ratio(OURS, FLOOR), 1.10),
+    Bar("training step without prior / TrainLoraNode", _ratio(OURS, NATIVE), 0.75),
+    Bar("training step of concept 20 / concept 1", _ratio(TWENTIETH, OURS), 1.05),
+    Bar("training memory of concept 20 / concept 1", _ratio(TWENTIETH, OURS, "peak_mb"), 1.05),
+    Bar("bytes of optimizer and delta per entry", _figure("state", "bytes_per_entry"), 12.0),
+    Bar("drawing step with 20 concepts / plain model", _figure("drawing", "ratio"), 1.0),
+    Bar("seconds to apply 20 concepts", _figure("drawing", "apply_s"), 1.0, "sd15"),
+    Bar("MB of file per concept", _figure("keeping", "mb_a_concept"), 6.0, "sd15"),
+    Bar("seconds to select, besides encoding", _figure("selecting", "selection_s"), 5.0, "sd15"),
+    Bar("seconds the pack adds to the host's start", _figure("starting", "import_s"), 0.1),
+)
+
+
+def held_against(records: Sequence[Mapping[str, Any]], model: str) -> list[tuple[str, float, float]]:
+    """(what, found, most) of the bars that these records of one model can tell."""
+    by_name = {record["what"]: record for record in records if record["model"] == model}
+    found = []
+    for bar in BARS:
+        try:
+            if bar.only in ("", model):
+                found.append((bar.what, bar.of(by_name), bar.most))
+        except KeyError:
+            continue  # a run of some figures alone
+    return found

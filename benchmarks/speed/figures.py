@@ -1,0 +1,238 @@
+"""What is not a training loop: selecting, applying and drawing, keeping, state, and being loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cns_core.adam import Adam
+from cns_core.delta import PackedDelta
+from cns_core.host.model import read_base
+from cns_core.host.personalize import personalize
+from cns_core.host.select import select
+from cns_core.host.text import token_tables
+from cns_core.memory import ConceptMemory, LearnedConcept
+from cns_core.memory_file import load_memory, save_memory
+from cns_core.selection import select_neurons
+from cns_core.settings import SelectionSettings, TrainSettings
+
+from .models import HostModel, random_mask
+
+ROOT = Path(__file__).resolve().parents[2]
+CONCEPTS = 20
+_DRAWING_STEPS = 10
+
+
+def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:
+    """One concept of five captions, with the default settings; encoding the prompts is timed apart."""
+    import cns_core.host.select as host_select
+
+    spent = []
+
+    def timed(*arguments: Any) -> Any:
+        begin = time.perf_counter()
+        selection = select_neurons(*arguments)
+        synchronise()
+        spent.append(time.perf_counter() - begin)
+        return selection
+
+    concept, budget = some_concept(), SelectionSettings()
+    host_select.select_neurons = timed
+    try:
+        begin = time.perf_counter()
+        for _ in range(3):
+            select(loaded.model, loaded.clip, concept, None, budget, lambda done, total: None)
+        whole = (time.perf_counter() - begin) / 3
+    finally:
+        host_select.select_neurons = select_neurons
+    return {"selection_s": statistics.median(spent), "encoding_s": whole - statistics.mean(spent)}
+
+
+def drawing(loaded: HostModel, pixels: int) -> dict[str, float]:
+    """Applying a memory of 20 concepts, and steps of drawing with it and without, in turns."""
+    memory = some_memory(loaded, CONCEPTS)
+    begin = time.perf_counter()
+    model, clip = personalize(loaded.model, loaded.clip, memory)
+    synchronise()
+    built = time.perf_counter() - begin
+    plain_load = _load_seconds(loaded.model)
+    applied = built + max(0.0, _load_seconds(model) - plain_load)
+    told = {id(m): conditioning(c) for m, c in ((loaded.model, loaded.clip), (model, clip))}
+    seconds: dict[int, list[float]] = {id(loaded.model): [], id(model): []}
+    for _ in range(3):
+        for one in (loaded.model, model):
+            seconds[id(one)] += drawing_steps(one, told[id(one)], pixels)
+    plain, with_memory = (statistics.median(values) for values in seconds.values())
+    return {
+        "apply_s": applied,
+        "plain_step_s": plain,
+        "memory_step_s": with_memory,
+        "ratio": with_memory / plain,
+    }
+
+
+def keeping(loaded: HostModel, _pixels: int) -> dict[str, float]:
+    """The file of 20 concepts, and how long writing and reading it take."""
+    memory = some_memory(loaded, CONCEPTS)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "memory.safetensors"
+        begin = time.perf_counter()
+        save_memory(path, memory)
+        saved = time.perf_counter() - begin
+        begin = time.perf_counter()
+        load_memory(path)
+        return {
+            "mb_a_concept": path.stat().st_size / CONCEPTS / 1e6,
+            "save_s": saved,
+            "load_s": time.perf_counter() - begin,
+        }
+
+
+def state(loaded: HostModel, _pixels: int) -> dict[str, float]:
+    """Bytes for each selected entry: what the optimizer and the delta hold beside the model."""
+    layout = read_base(loaded.model, loaded.clip).layout
+    with torch.inference_mode(False):
+        delta = PackedDelta(random_mask(layout, 0))
+        optimizer = Adam([{"params": [delta.values], "lr": 0.0}])
+        delta.values.grad = torch.zeros_like(delta.values)
+        optimizer.step()
+    moments = sum(_bytes(value) for value in optimizer.state[delta.values].values())
+    count = len(delta.values)
+    values, where = _bytes(delta.values), delta.position_bytes()
+    return {
+        "value_bytes": values / count,
+        "moment_bytes": moments / count,
+        "position_bytes": where / count,
+        "bytes_per_entry": round((values + moments + where) / count, 3),
+    }
+
+
+def starting(_loaded: HostModel, _pixels: int) -> dict[str, float]:
+    """What the host does with the pack at its start, its own nodes and its API being there already."""
+    import comfy_api.latest  # noqa: F401
+
+    import nodes  # noqa: F401  # the host's
+
+    async def registered(module: Any) -> int:
+        extension = await module.comfy_entrypoint()
+        return len([node.GET_SCHEMA() for node in await extension.get_node_list()])
+
+    begin = time.perf_counter()
+    name, where = "pack_under_test", ROOT / "__init__.py"
+    spec = importlib.util.spec_from_file_location(name, where, submodule_search_locations=[str(ROOT)])
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    count = asyncio.run(registered(module))
+    return {"import_s": time.perf_counter() - begin, "nodes": count}
+
+
+FIGURES: dict[str, Callable[[HostModel, int], dict[str, float]]] = {
+    "selecting": selecting,
+    "drawing": drawing,
+    "keeping": keeping,
+    "state": state,
+    "starting": starting,
+}
+
+
+def some_concept() -> Any:
+    """Five grey pictures with captions of their own."""
+    from cns_core.concept import Concept, TrainingImage
+
+    places = ("on a beach", "in the snow", "at night", "on a street", "in a garden")
+    images = tuple(
+        TrainingImage(torch.full((64, 64, 3), 0.5), (f"a photo of <my-dog> {place}",), None, place)
+        for place in places
+    )
+    return Concept("my dog", "<my-dog>", "dog", "subject", images)
+
+
+def some_memory(loaded: HostModel, concepts: int) -> ConceptMemory:
+    """Concepts with random masks of the default budget and values of the size that training leaves."""
+    base = read_base(loaded.model, loaded.clip)
+    memory = ConceptMemory(base.identity, base.layout)
+    generator = torch.Generator().manual_seed(0)
+    for index in range(concepts):
+        mask = random_mask(base.layout, index)
+        vectors = {
+            n: torch.randn(t.shape[1], generator=generator) for n, t in token_tables(loaded.clip).items()
+        }
+        learned = LearnedConcept(
+            f"concept {index}",
+            f"<concept-{index}>",
+            "dog",
+            "subject",
+            mask,
+            (1e-3 * torch.randn(mask.count(), generator=generator)).half(),
+            vectors,
+            {"train": TrainSettings().as_dict()},
+            torch.zeros(500, 3),
+            "2026-01-01T00:00:00+00:00",
+        )
+        memory = memory.with_learned(learned)
+    return memory
+
+
+def synchronise() -> None:
+    """Wait for what was sent to the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _load_seconds(model: Any) -> float:
+    import comfy.model_management as management
+
+    management.unload_all_models()
+    begin = time.perf_counter()
+    management.load_models_gpu([model], force_full_load=True)
+    synchronise()
+    return time.perf_counter() - begin
+
+
+def conditioning(clip: Any) -> Any:
+    """Of a prompt without learned tokens."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize("a photo of a dog in the snow"))
+
+
+def drawing_steps(model: Any, told: Any, pixels: int) -> list[float]:
+    """Seconds of each step but the first, which holds the loading."""
+    import comfy.sample
+
+    moments = [time.perf_counter()]
+
+    def on_step(*_: object) -> None:
+        synchronise()
+        moments.append(time.perf_counter())
+
+    noise = torch.randn(1, 4, pixels // 8, pixels // 8, generator=torch.Generator().manual_seed(0))
+    comfy.sample.sample(
+        model,
+        noise,
+        _DRAWING_STEPS,
+        7.0,
+        "euler",
+        "normal",
+        told,
+        told,
+        torch.zeros_like(noise),
+        callback=on_step,
+        disable_pbar=True,
+        seed=0,
+    )
+    return [after - before for before, after in itertools.pairwise(moments[1:])]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,81 @@
+"""How learning and drawing grow with the number of concepts, and learning with the number of steps."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cns_core.host.personalize import personalize
+from cns_core.memory_file import save_memory
+
+from .figures import conditioning, drawing_steps, some_memory
+from .loops import Task, continual, random_latents
+from .memory import PeakMemory
+from .models import HostModel
+
+_COUNTS = (1, 2, 5, 10, 20, 35, 50)
+_LEARNING_STEPS, _WARM_UP = 8, 2
+_STEPS, _SPAN = 300, 25  # steps of one long run, and of a stretch that a median is taken of
+
+
+def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:
+    """For each number of concepts: seconds and memory of learning the last one of them, seconds of applying
+    them and of a step of drawing with them, and the size of their file.
+    """
+    points = []
+    for count in _COUNTS:
+        task = Task(loaded, random_latents(pixels), 2, _LEARNING_STEPS + _WARM_UP)
+        with PeakMemory() as learning:
+            steps = continual("none", earlier=count - 1)(task)[_WARM_UP:]
+        memory = some_memory(loaded, count)
+        with torch.inference_mode():
+            begin = time.perf_counter()
+            model, clip = personalize(loaded.model, loaded.clip, memory)
+            applied = time.perf_counter() - begin
+            drawn = drawing_steps(model, conditioning(clip), pixels)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "memory.safetensors"
+            save_memory(path, memory)
+            size = path.stat().st_size
+        points.append(
+            {
+                "concepts": count,
+                "learning_step_s": statistics.median(steps),
+                "learning_peak_mb": learning.megabytes,
+                "apply_s": applied,
+                "drawing_step_s": statistics.median(drawn),
+                "file_mb": size / 1e6,
+            }
+        )
+    return {"points": points}
+
+
+def with_steps(loaded: HostModel, pixels: int) -> dict[str, Any]:
+    """One long run: seconds a step and memory in each stretch of it."""
+    task = Task(loaded, random_latents(pixels), 2, _STEPS)
+    peaks: list[float] = []
+    with PeakMemory() as memory:
+        seconds = continual("none", on_step=lambda: peaks.append(memory.so_far()))(task)
+    points = []
+    for begin in range(0, _STEPS, _SPAN):
+        stretch = slice(begin, begin + _SPAN)
+        points.append(
+            {
+                "steps": begin + _SPAN,
+                "learning_step_s": statistics.median(seconds[stretch]),
+                "learning_peak_mb": peaks[stretch][-1],
+            }
+        )
+    return {"points": points}
+
+
+GROWTH: dict[str, Callable[[HostModel, int], dict[str, Any]]] = {
+    "concepts": with_concepts,
+    "steps": with_steps,
+}

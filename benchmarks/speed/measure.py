@@ -1,0 +1,60 @@
+"""One figure, measured in this process, in the host."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[str, Any]:
+    """A record of one figure: what was measured on what, and its numbers."""
+    _host_in_this_process()
+    import torch
+
+    from .figures import FIGURES
+    from .growth import GROWTH
+    from .loops import LOOPS, compute_dtype, measure_loop
+    from .models import host_model
+    from .precision import against_float32
+
+    with torch.inference_mode():
+        loaded = host_model(model)
+    if what in LOOPS:
+        numbers = measure_loop(what, loaded, pixels, batch, steps)
+    elif what in GROWTH:
+        numbers = GROWTH[what](loaded, pixels)
+    elif what == "against fp32 on the CPU":
+        numbers = against_float32(loaded, pixels, model)
+    else:
+        with torch.inference_mode():  # as the host runs nodes
+            numbers = FIGURES[what](loaded, pixels)
+    return {
+        "what": what,
+        "model": model,
+        "pixels": pixels,
+        "batch": batch,
+        "dtype": str(compute_dtype(loaded)).removeprefix("torch."),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{torch.get_num_threads()} CPU cores",
+        "torch": torch.__version__,
+        **numbers,
+    }
+
+
+def _host_in_this_process() -> None:
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+    from devtools.paths import comfyui_directory
+
+    sys.path.insert(0, str(comfyui_directory()))
+    import comfy.cli_args
+    import torch
+
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+    import folder_paths
+
+    folder_paths.set_user_directory(tempfile.mkdtemp())

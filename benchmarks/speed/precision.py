@@ -1,0 +1,38 @@
+"""Whether a training step on this device, in its own precision, goes where float32 on the CPU goes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+import cns_core.host.backend as host_backend
+
+from .loops import Task, continual_trainer, random_latents, training_backend
+from .models import HostModel, host_model
+
+
+def against_float32(loaded: HostModel, pixels: int, size: str) -> dict[str, float]:
+    """One step of the same model, pictures, noise and captions here and there: the losses, and the cosines of
+    the angles between the two gradients of the neurons and of the token.
+    """
+    loss, gradients = _step(loaded, pixels)
+    chosen, host_backend._is_at_home_in_bf16 = host_backend._is_at_home_in_bf16, lambda device: False
+    try:
+        with torch.inference_mode():
+            plain = host_model(size, torch.device("cpu"))
+        exact_loss, exact = _step(plain, pixels)
+    finally:
+        host_backend._is_at_home_in_bf16 = chosen
+    cosines = [float(cosine_similarity(g, e, dim=0)) for g, e in zip(gradients, exact, strict=True)]
+    return {"loss": loss, "loss_fp32": exact_loss, "neuron_cosine": cosines[0], "token_cosine": cosines[1]}
+
+
+def _step(loaded: HostModel, pixels: int) -> tuple[float, tuple[Tensor, Tensor]]:
+    losses: list[float] = []
+    with training_backend(loaded) as (backend, vectors):
+        task = Task(loaded, random_latents(pixels), 2, 1)
+        trainer = continual_trainer(task, backend, vectors, "none")
+        trainer.run(lambda report: losses.append(report.diffusion))
+        tokens = torch.cat([vector.grad for vector in trainer.vectors.values()])
+        return losses[0], (trainer.delta.values.grad.cpu(), tokens.cpu())

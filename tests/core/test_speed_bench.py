@@ -1,0 +1,64 @@
+"""`bench speed`: what it makes of its records, without a model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from speed.bars import FLOOR, NATIVE, OURS, TWENTIETH, held_against
+from speed.report import text, write_report
+
+
+def record(what: str, model: str = "small", **numbers: Any) -> dict[str, Any]:
+    shared = {"pixels": 128, "batch": 2, "dtype": "bfloat16", "device": "a machine", "torch": "2"}
+    return {"what": what, "model": model, **shared, **numbers}
+
+
+def loop(what: str, seconds: float, megabytes: float = 100.0) -> dict[str, Any]:
+    return record(what, median_s=seconds, least_s=seconds, most_s=seconds, peak_mb=megabytes)
+
+
+RECORDS = [
+    loop(FLOOR, 1.0),
+    loop(OURS, 1.2),
+    loop(TWENTIETH, 1.2, 104),
+    loop(NATIVE, 2.0),
+    record("keeping", mb_a_concept=7.0),
+    record("concepts", points=[{"concepts": 1, "apply_s": 0.5}, {"concepts": 2, "apply_s": 0.75}]),
+]
+
+
+def test_figures_are_held_against_what_is_asked() -> None:
+    found = {what: (value, most) for what, value, most in held_against(RECORDS, "small")}
+    assert found == {
+        "training step without prior / bare forward and backward": (1.2, 1.10),
+        "training step without prior / TrainLoraNode": (0.6, 0.75),
+        "training step of concept 20 / concept 1": (1.0, 1.05),
+        "training memory of concept 20 / concept 1": (1.04, 1.05),
+    }
+
+
+def test_the_size_of_a_file_is_asked_of_sd15_alone() -> None:
+    records = [record("keeping", "sd15", mb_a_concept=7.0)]
+    assert held_against(records, "sd15") == [("MB of file per concept", 7.0, 6.0)]
+
+
+def test_tables_tell_what_missed_its_bar() -> None:
+    lines = text(RECORDS).splitlines()
+    assert f"| {OURS} | 1.200 | 1.200 - 1.200 | 1.20 | 0.60 | 100 |" in lines
+    assert "| training step without prior / bare forward and backward | 1.20 | 1.1 | **no** |" in lines
+    assert "| training step without prior / TrainLoraNode | 0.60 | 0.75 | yes |" in lines
+    assert "| 2 | 0.750 |" in lines
+
+
+def test_a_page_is_written_anew_below_what_a_person_wrote(tmp_path: Path) -> None:
+    page = tmp_path / "speed.md"
+    page.write_text("# Speed\n\nHow to read it.\n\n", encoding="utf-8")
+    write_report(RECORDS[:2], page)
+    write_report(RECORDS, page)
+    written = page.read_text(encoding="utf-8")
+    assert written.startswith("# Speed\n\nHow to read it.\n\n") and written.count("## small") == 1
+    assert NATIVE in written and (tmp_path / "images" / "speed.png").stat().st_size > 10_000
