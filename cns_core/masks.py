@@ -38,7 +38,7 @@ class NeuronMask:
         self.layout = layout
         self.bits = bits.copy()
         self.bits.flags.writeable = False
-        self._count = int(_ONES_IN_BYTE[self.bits].sum(dtype=np.int64))
+        self._count: int | None = None  # until somebody asks
 
     @classmethod
     def from_dense(cls, layout: ProjectionLayout, masks: Mapping[str, torch.Tensor]) -> NeuronMask:
@@ -105,6 +105,8 @@ class NeuronMask:
         return f"NeuronMask({self.count():,} of {self.layout.total:,} entries, {self.share():.2%} of K/V)"
 
     def count(self) -> int:
+        if self._count is None:
+            self._count = int(_ONES_IN_BYTE[self.bits].sum(dtype=np.int64))
         return self._count
 
     def count_per_projection(self) -> dict[str, int]:
@@ -113,11 +115,11 @@ class NeuronMask:
 
     def share(self) -> float:
         """Selected part of all K/V entries, 0 to 1."""
-        return self._count / self.layout.total
+        return self.count() / self.layout.total
 
     def share_of(self, parameters: int) -> float:
         """Selected part of a model with that many parameters, 0 to 1."""
-        return self._count / parameters
+        return self.count() / parameters
 
     def iou(self, other: NeuronMask) -> float:
         """Intersection over union, 0 to 1; two empty masks count as equal (1)."""

@@ -7,9 +7,10 @@ where `m` holds the top k percent of each output row of the score.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from .settings import SelectionSettings
 
 # Rows looked at per projection when a percent is sought for a budget; the rest behave alike.
 _SAMPLED_ROWS = 32
+_ROWS_AT_ONCE = 320  # of a projection; few enough to stay in a core's cache
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,12 @@ def entries_to_keep(width: int, percent: float) -> int:
 def top_per_row(score: Tensor, percent: float) -> Tensor:
     """Boolean `(out, in)`: the `percent` % largest of each row; entries tied with the last one are in."""
     keep = entries_to_keep(score.shape[1], percent)
-    return score >= _kth_largest(score, keep)
-
-
-def _kth_largest(score: Tensor, k: int) -> Tensor:
-    """Of each row, `(out, 1)`; k counts from 1."""
     if score.device.type != "cpu":
-        return torch.topk(score, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    place = score.shape[1] - k
-    # NumPy's vectorised selection takes a ninth of the time that torch.topk takes on a CPU.
-    return torch.from_numpy(np.partition(score.detach().float().numpy(), place, axis=1)[:, place : place + 1])
+        return score >= torch.topk(score, keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    # NumPy's vectorised selection takes a ninth of the time that torch.topk takes on a CPU; its comparison
+    # starts no threads, which would get into the way of those that look at the other projections.
+    values, place = score.detach().float().numpy(), score.shape[1] - keep
+    return torch.from_numpy(values >= np.partition(values, place, axis=1)[:, place : place + 1])
 
 
 def common_top(
@@ -65,7 +65,7 @@ def common_top(
     common: Tensor | None = None
     for x in features:
         mask = top_per_row(score(weight, x), percent)
-        common = mask if common is None else common & mask
+        common = mask if common is None else common.logical_and_(mask)
     if common is None:
         raise ValueError("Selection needs at least one caption.")
     return common
@@ -91,19 +91,26 @@ def select_neurons(
             weights, layout, concept_features, calibration_features, settings.budget_percent, score
         )
 
-    def common(named: tuple[str, Tensor]) -> tuple[str, Tensor, Tensor]:
-        name, weight = named[0], named[1].float()
-        with torch.no_grad():  # which is each thread's own
-            mine = common_top(weight, concept_features, percent, score)
-            return name, mine, common_top(weight, calibration_features, percent, score)
+    @torch.no_grad()  # which is each thread's own
+    def common(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            common_top(rows, concept_features, percent, score),
+            common_top(rows, calibration_features, percent, score),
+        )
 
-    base: dict[str, Tensor] = {}
-    general: dict[str, Tensor] = {}
-    # NumPy's selection uses one core; on a GPU nothing would be won.
-    cores = torch.get_num_threads() if next(iter(weights.values())).device.type == "cpu" else 1
-    with ThreadPoolExecutor(cores) as pool:
-        for name, mine, theirs in pool.map(common, flat_weights(weights, layout)):
-            base[name], general[name] = mine, theirs
+    pieces = [
+        (name, rows)
+        for name, weight in flat_weights(weights, layout)
+        for rows in weight.float().split(_ROWS_AT_ONCE)
+    ]
+    found = _on_all_cores(common, [rows for _, rows in pieces])
+    base, general = (
+        {
+            name: torch.cat([masks[which] for (n, _), masks in zip(pieces, found, strict=True) if n == name])
+            for name in layout.names
+        }
+        for which in (0, 1)
+    )
     base_mask, general_mask = NeuronMask.from_dense(layout, base), NeuronMask.from_dense(layout, general)
     selection = Selection(base_mask - general_mask, base_mask, general_mask, percent)
     if not selection.concept_mask.count():
@@ -134,12 +141,19 @@ def find_percent(
     """
     width = layout.shapes[0][1]
     change = torch.zeros(width + 2, dtype=torch.float64)  # change of the count from keep-1 to keep
-    for _, weight in flat_weights(weights, layout):
-        rows = weight[:: max(1, weight.shape[0] // _SAMPLED_ROWS)].float()
-        base = _worst_rank(rows, concept_features, score)
-        general = _worst_rank(rows, calibration_features, score)
+    sampled = [
+        (weight.shape[0], weight[:: max(1, weight.shape[0] // _SAMPLED_ROWS)].float())
+        for _, weight in flat_weights(weights, layout)
+    ]
+
+    @torch.no_grad()
+    def worst_ranks(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return _worst_rank(rows, concept_features, score), _worst_rank(rows, calibration_features, score)
+
+    ranks = _on_all_cores(worst_ranks, [rows for _, rows in sampled])
+    for (height, rows), (base, general) in zip(sampled, ranks, strict=True):
         chosen = base < general
-        scale = weight.shape[0] / rows.shape[0]
+        scale = height / rows.shape[0]
         change += scale * torch.bincount(base[chosen] + 1, minlength=width + 2).cpu()
         change -= scale * torch.bincount(general[chosen] + 1, minlength=width + 2).cpu()
     share = 100 * change.cumsum(0)[: width + 1] / layout.total  # share[keep], percent of K/V
@@ -166,6 +180,26 @@ def _worst_rank(rows: Tensor, features: Sequence[Tensor], score: Score) -> Tenso
     places = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
     worst = torch.zeros_like(rows, dtype=torch.int64)
     for x in features:
-        order = torch.sort(score(rows, x), dim=1, descending=True, stable=True).indices
+        order = _descending(score(rows, x))
         worst = torch.maximum(worst, torch.empty_like(order).scatter_(1, order, places))
     return worst
+
+
+def _descending(score: Tensor) -> Tensor:
+    """Positions within each row from its largest to its smallest entry."""
+    if score.device.type != "cpu":
+        return torch.argsort(score, dim=1, descending=True)
+    return torch.from_numpy(np.argsort(-score.detach().float().numpy(), axis=1))  # vectorised, as above
+
+
+def _on_all_cores(look: Callable[[Tensor], _Found], pieces: Sequence[Tensor]) -> list[_Found]:
+    """`look` at each piece, in order. NumPy sorts and selects on one core; a GPU is busy with one piece."""
+    cores = torch.get_num_threads()
+    if pieces[0].device.type != "cpu" or cores == 1:
+        return [look(piece) for piece in pieces]
+    torch.set_num_threads(1)  # in each of the threads below, or they would wait for each other
+    try:
+        with ThreadPoolExecutor(cores) as pool:
+            return list(pool.map(look, pieces))
+    finally:
+        torch.set_num_threads(cores)

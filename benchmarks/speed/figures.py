@@ -31,7 +31,7 @@ from .models import HostModel, random_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = 20
-_DRAWING_STEPS = 10
+_DRAWING_STEPS = 5
 
 
 def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from .models import HostModel
 
 _COUNTS = (1, 2, 5, 10, 20, 35, 50)
 _LEARNING_STEPS, _WARM_UP = 8, 2
-_STEPS, _SPAN = 300, 25  # steps of one long run, and of a stretch that a median is taken of
+_STEPS, _SPAN = 200, 25  # steps of one long run, and of a stretch that a median is taken of
 
 
 def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:

@@ -30,7 +30,6 @@ _COMMON = {
     "model_channels": 320,
     "use_spatial_transformer": True,
     "legacy": False,
-    "dtype": torch.float16,
 }
 _UNETS: dict[str, dict[str, Any]] = {
     "small": {
@@ -78,15 +77,19 @@ class HostModel:
 
 
 def host_model(size: str, device: torch.device | None = None) -> HostModel:
-    """A model of this size on that device, or the host's own; fp16 as checkpoints mostly are."""
-    xl = size == "sdxl"
-    configurations = comfy.supported_models
-    config = (configurations.SDXL if xl else configurations.SD15)({**_COMMON, **_UNETS[size]})
-    config.set_inference_dtype(torch.float16, None)
+    """A model of this size on that device, or the host's own, in the dtypes that the host chooses there for a
+    float16 checkpoint.
+    """
+    management, xl = comfy.model_management, size == "sdxl"
+    device = device or management.get_torch_device()
+    family = comfy.supported_models.SDXL if xl else comfy.supported_models.SD15
+    supported = family.supported_inference_dtypes
+    dtype = management.unet_dtype(device=device, supported_dtypes=supported, weight_dtype=torch.float16)
+    config = family({**_COMMON, **_UNETS[size], "dtype": dtype})
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
     offload = torch.device("cpu")
     inner = (comfy.model_base.SDXL if xl else comfy.model_base.BaseModel)(config, device=offload)
     _fill(inner.diffusion_model)
-    device = device or comfy.model_management.get_torch_device()
     model = comfy.model_patcher.ModelPatcher(inner, load_device=device, offload_device=offload)
     parts = (
         (comfy.sdxl_clip.SDXLClipModel, comfy.sdxl_clip.SDXLTokenizer)
