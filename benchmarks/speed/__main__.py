@@ -5,8 +5,8 @@
     python3 dev.py bench speed --only "TrainLoraNode"       one figure alone
 
 Every figure comes from a process of its own, so that no other one's memory or warm caches are in it; one
-that fails is left out, and the exit code is 1. Prints tables, adds JSON lines to --output, and writes
-docs/speed.md with its plot when --report is given.
+that fails is left out, and the exit code is 1. Prints tables, adds JSON lines to --output, and, when --report
+is given, writes a page with a plot of the newest of each figure in that file.
 """
 
 from __future__ import annotations
@@ -67,12 +67,21 @@ def main() -> int:
                 file.write(json.dumps(record) + "\n")
     print("\n" + text(records))
     if options.report:
-        write_report(records, options.report)
+        write_report(_newest(options.output), options.report)
     for what in failed:
         print(
             f"bench speed: {what} failed (what it said is above; if nothing, memory ran out)", file=sys.stderr
         )
     return int(bool(failed))
+
+
+def _newest(path: Path) -> list[dict[str, Any]]:
+    """Of each figure the last record in the file, in the order of this command's own lists."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = {(record["model"], record["what"]): record for record in map(json.loads, lines)}
+    names = (*LOOPS, *VARIANTS, *FIGURES, *GROWTH)
+    order = [(model, what) for model in PIXELS for what in names]
+    return [found[key] for key in order if key in found]
 
 
 def _in_a_process(what: str, model: str, options: argparse.Namespace) -> dict[str, Any] | None:
@@ -103,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=names, metavar="FIGURE", help=f"of {', '.join(names)}")
     parser.add_argument("--variants", action="store_true", help=f"also {'; '.join(VARIANTS)}")
     parser.add_argument("--output", type=Path, default=ROOT / "demo_output" / "speed.jsonl")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="a page with the tables and a plot")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="a page of all in --output")
     parser.add_argument("--child", choices=names, help=argparse.SUPPRESS)
     return parser
 
