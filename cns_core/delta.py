@@ -21,7 +21,7 @@ class PackedDelta:
     """The delta during training.
 
     mask: the entries being learned (M_con of this concept). earlier_mask, earlier_values: the union of what
-    earlier concepts learned and its values float32 `(earlier_mask.count(),)`, relative to W_0. Call
+    earlier concepts learned and its values `(earlier_mask.count(),)`, relative to W_0. Call
     `update()` after `values` changed and before the next forward.
 
     values: float32 `(mask.count(),)`, W_t - W_0 on the mask. shared: positions in it that an earlier concept
@@ -46,13 +46,16 @@ class PackedDelta:
         self.layout = mask.layout
         self.enabled = True
         self.values = torch.zeros(mask.count(), device=device)
-        earlier_flat, both = earlier_mask.flat_indices(), (mask & earlier_mask).flat_indices()
+        # Over all of K/V: to look for places in the union of many concepts would take seconds.
+        earlier = earlier_values.new_zeros(mask.layout.total)
+        earlier[earlier_mask.flat_indices()] = earlier_values
+        both = (mask & earlier_mask).flat_indices()
         self.shared = torch.searchsorted(mask.flat_indices(), both).to(device)
-        self.start = earlier_values[torch.searchsorted(earlier_flat, both)].float().to(device)
+        self.start = earlier[both].float().to(device)
         self.values[self.shared] = self.start
         self.values.requires_grad_()
         self._positions = {n: PackedPositions(mask.indices(n), device) for n in self.layout.names}
-        self._earlier = _Earlier(earlier_mask, earlier_values, mask)
+        self._earlier = _Earlier(earlier, earlier_mask - mask)
         self._parts: dict[str, Tensor] = {}
         self.update()
 
@@ -84,12 +87,12 @@ class PackedDelta:
 class _Earlier:
     """What earlier concepts left outside the mask, added to the frozen weights when they are first seen."""
 
-    def __init__(self, earlier_mask: NeuronMask, values: Tensor, mask: NeuronMask) -> None:
-        only = earlier_mask - mask
-        kept = values[torch.searchsorted(earlier_mask.flat_indices(), only.flat_indices())].float()
-        indices = {name: only.indices(name) for name in mask.layout.names}
-        parts = kept.split([len(where) for where in indices.values()])
-        self._left = {n: (w, v) for (n, w), v in zip(indices.items(), parts, strict=True) if len(w)}
+    def __init__(self, values: Tensor, only: NeuronMask) -> None:
+        """values: of every entry `(layout.total,)`; only: which of them to add."""
+        kept = values[only.flat_indices()]
+        positions = {name: PackedPositions(only.indices(name)) for name in only.layout.names}
+        parts = kept.split([len(where) for where in positions.values()])
+        self._left = {n: (w, v) for (n, w), v in zip(positions.items(), parts, strict=True) if len(w)}
         self._sums: dict[str, Tensor] = {}
 
     def added_to(self, weight: Tensor, name: str) -> Tensor:
@@ -97,9 +100,10 @@ class _Earlier:
             return weight
         known = self._sums.get(name)
         if known is None or known.dtype != weight.dtype or known.device != weight.device:
-            where, values = (t.to(weight.device) for t in self._left[name])
+            positions, values = self._left[name]
             # Not an inference tensor, should the first look come from drawing a preview.
             with torch.inference_mode(False), torch.no_grad():
+                where, values = (t.to(weight.device) for t in (positions.unpacked(), values))
                 known = self._sums[name] = _with_values(weight, values, where)
         return known
 

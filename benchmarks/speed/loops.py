@@ -107,7 +107,7 @@ def continual_trainer(
     before = NeuronMask.empty(layout)
     for index in range(earlier):
         before = before | random_mask(layout, index + 1)
-    values = torch.full((before.count(),), 1e-3)
+    values = torch.full((before.count(),), 1e-3, dtype=torch.float16)
     delta = PackedDelta(random_mask(layout, 0), before, values, backend.device)
     pairs = zip(task.latents, CAPTIONS, strict=True)
     images = tuple(LatentImage(z, (caption,), (CLASS_CAPTION,)) for z, caption in pairs)

@@ -115,7 +115,7 @@ def _train(
         vectors = initial_vectors(tables, word_ids(clip, concept.class_word))
         backend = HostBackend(model, clip, concept.token, vectors, earlier.token_vectors())
         mask = neurons.selection.concept_mask
-        delta = PackedDelta(mask, earlier.union_mask(), earlier.values().float(), backend.device)
+        delta = PackedDelta(mask, earlier.union_mask(), earlier.values(), backend.device)
         state = run.checkpoint()
         trainer = ConceptTrainer(backend, data, delta, vectors, settings, resume=state)
         if state is not None:
