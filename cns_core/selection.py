@@ -188,7 +188,7 @@ def _worst_rank(rows: Tensor, features: Sequence[Tensor], score: Score) -> Tenso
 def _descending(score: Tensor) -> Tensor:
     """Positions within each row from its largest to its smallest entry."""
     if score.device.type != "cpu":
-        return torch.argsort(score, dim=1, descending=True)
+        return torch.argsort(score, dim=1, descending=True, stable=True)
     return torch.from_numpy(np.argsort(-score.detach().float().numpy(), axis=1))  # vectorised, as above
 
 
