@@ -63,13 +63,17 @@ class NeuronMask:
         """Boolean vector `(layout.total,)`."""
         return np.unpackbits(self.bits, count=self.layout.total).view(bool)
 
+    def part(self, begin: int, end: int) -> np.ndarray:
+        """Boolean vector `(end - begin,)`, a stretch of `flat()`."""
+        first = begin // 8
+        bits = np.unpackbits(self.bits[first : (end + 7) // 8])
+        return bits[begin - first * 8 : end - first * 8].view(bool)
+
     def dense(self, name: str) -> torch.Tensor:
         """Boolean matrix `(out, text_dim)` of one projection."""
         i = self.layout.names.index(name)
-        begin, end = self.layout.offsets[i], self.layout.offsets[i + 1]
-        first = begin // 8
-        part = np.unpackbits(self.bits[first : (end + 7) // 8])[begin - first * 8 : end - first * 8]
-        return torch.from_numpy(part.view(bool).copy()).reshape(self.layout.shapes[i])
+        part = self.part(self.layout.offsets[i], self.layout.offsets[i + 1])
+        return torch.from_numpy(part.copy()).reshape(self.layout.shapes[i])
 
     def indices(self, name: str) -> torch.Tensor:
         """Row-major positions of the selected entries within one projection, int64 ascending."""
@@ -106,12 +110,19 @@ class NeuronMask:
 
     def count(self) -> int:
         if self._count is None:
-            self._count = int(_ONES_IN_BYTE[self.bits].sum(dtype=np.int64))
+            self._count = _ones(self.bits)
         return self._count
 
+    def count_before(self, end: int) -> int:
+        """How many of the first `end` entries are selected."""
+        whole = end - end % 8
+        return _ones(self.bits[: whole // 8]) + int(self.part(whole, end).sum())
+
     def count_per_projection(self) -> dict[str, int]:
-        flat = self.flat()
-        return {name: int(flat[where].sum()) for name, _, where in self.layout.slices()}
+        return {
+            name: int(np.count_nonzero(self.part(where.start, where.stop)))
+            for name, _, where in self.layout.slices()
+        }
 
     def share(self) -> float:
         """Selected part of all K/V entries, 0 to 1."""
@@ -139,3 +150,7 @@ class NeuronMask:
                 "one base model."
             )
         return other
+
+
+def _ones(bits: np.ndarray) -> int:
+    return int(_ONES_IN_BYTE[bits].sum(dtype=np.int64))

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor
 from .masks import NeuronMask
 from .projections import ProjectionLayout, flat_weights
 from .tokens import TokenVectors
+
+_PIECE = 2**18  # entries
 
 
 @dataclass(frozen=True)
@@ -142,18 +145,26 @@ class ConceptMemory:
         return union
 
     def values(self) -> Tensor:
-        """W_t - W_0 on `union_mask()`, float16 in flat order: each entry as the latest concept that moved it
-        left it.
+        """W_t - W_0 over all of K/V, float16 `(layout.total,)`: each entry as the latest concept that moved
+        it left it, 0 where none did.
         """
-        # Over all of K/V: to look for each entry's place in the union would take five times as long.
         flat = np.zeros(self.layout.total, dtype=np.float16)
-        cores = torch.get_num_threads()
-        with ThreadPoolExecutor(cores) as pool:
-            for begin in range(0, len(self.concepts), cores):  # the positions of 50 would take 500 MB
-                some = self.concepts[begin : begin + cores]
-                for concept, where in zip(some, pool.map(_positions, some), strict=True):
-                    flat[where] = concept.values.numpy()
-        return torch.from_numpy(flat[self.union_mask().flat()])
+        if self.concepts:
+            cores = torch.get_num_threads()
+            ends = [self.layout.total * core // cores for core in range(cores + 1)]
+            with ThreadPoolExecutor(cores) as pool:
+                list(pool.map(lambda part: self._fill(flat, *part), pairwise(ends)))
+        return torch.from_numpy(flat)
+
+    def _fill(self, flat: np.ndarray, begin: int, end: int) -> None:
+        """A stretch of `flat`, in pieces that stay in a core's cache."""
+        done = [concept.mask.count_before(begin) for concept in self.concepts]
+        for first in range(begin, end, _PIECE):
+            last = min(first + _PIECE, end)
+            for i, concept in enumerate(self.concepts):
+                where = np.flatnonzero(concept.mask.part(first, last))
+                flat[first:last][where] = concept.values[done[i] : done[i] + len(where)].numpy()
+                done[i] += len(where)
 
     def token_vectors(self) -> dict[str, TokenVectors]:
         """token -> encoder -> vector `(dim,)`."""
@@ -201,7 +212,3 @@ class ConceptMemory:
                 f"{c.learned_at}"
             )
         return "\n".join(lines)
-
-
-def _positions(concept: LearnedConcept) -> np.ndarray:
-    return np.flatnonzero(concept.mask.flat())

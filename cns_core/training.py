@@ -137,19 +137,21 @@ class ConceptTrainer:
                 self._step_start = self.generator.get_state()
                 self.optimizer.zero_grad(set_to_none=True)
                 parts = [self._backward(1 / s.gradient_accumulation) for _ in range(s.gradient_accumulation)]
-                mean = torch.stack([torch.stack(p) for p in parts]).mean(dim=0).tolist()
-                if mean[0] - mean[0] != 0:
-                    self._go_back(mean[0])
+                means = torch.stack([torch.stack(p) for p in parts]).mean(dim=0)
+                # Read back together: each time would be a wait for the GPU.
+                numbers = torch.cat([means, self._gradient_norms()]).tolist()
+                if numbers[0] - numbers[0] != 0:
+                    self._go_back(numbers[0])
                 if self.step % _KEEP_GOOD_EVERY == 0:
                     self._last_good = self.state()
                 factor = learning_rate_factor(self.step, s.steps, s.lr_schedule, s.warmup_steps)
                 for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                     group["lr"] = rate * factor
                 self.optimizer.step()
-                self.losses.append((mean[1], mean[2], mean[3]))
+                self.losses.append((numbers[1], numbers[2], numbers[3]))
                 self._step_start = self.generator.get_state()
                 if on_step is not None:
-                    on_step(self._report(mean, time.perf_counter() - begin))
+                    on_step(self._report(numbers, time.perf_counter() - begin))
         with torch.no_grad():
             self.delta.update()
 
@@ -165,8 +167,8 @@ class ConceptTrainer:
             losses=tuple(self.losses),
         )
 
-    def _report(self, mean: list[float], seconds: float) -> StepReport:
-        loss, diffusion, prior, regular = mean
+    def _report(self, numbers: list[float], seconds: float) -> StepReport:
+        loss, diffusion, prior, regular, neuron_norm, token_norm = numbers
         return StepReport(
             step=self.step,
             steps=self.settings.steps,
@@ -174,10 +176,14 @@ class ConceptTrainer:
             diffusion=diffusion,
             prior=prior,
             regularisation=regular,
-            neuron_grad_norm=_norm([self.delta.values]),
-            token_grad_norm=_norm(list(self.vectors.values())),
+            neuron_grad_norm=neuron_norm,
+            token_grad_norm=token_norm,
             seconds=seconds,
         )
+
+    def _gradient_norms(self) -> Tensor:
+        """Of the neurons and of the token's vectors, `(2,)`."""
+        return torch.stack([_norm([self.delta.values]), _norm(list(self.vectors.values()))])
 
     def _restore(self, state: TrainerState) -> None:
         if state.values.shape != self.delta.values.shape or set(state.token_vectors) != set(self.vectors):
@@ -293,5 +299,5 @@ class ConceptTrainer:
         )
 
 
-def _norm(parameters: Sequence[Tensor]) -> float:
-    return float(sum(float(p.grad.square().sum()) for p in parameters if p.grad is not None)) ** 0.5
+def _norm(parameters: Sequence[Tensor]) -> Tensor:
+    return torch.stack([p.grad.square().sum() for p in parameters if p.grad is not None]).sum().sqrt()

@@ -30,6 +30,8 @@ LOOPS = (
     "DreamBooth",
 )
 VARIANTS = (
+    "ContinualTrain, weights cast at every call",
+    "ContinualTrain, captions encoded one by one",
     "ContinualTrain, channels-last",
     "ContinualTrain, compiled",
     "ContinualTrain, compiled with CUDA graphs",

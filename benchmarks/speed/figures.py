@@ -32,6 +32,7 @@ from .models import HostModel, random_mask
 ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = 20
 _DRAWING_STEPS = 5
+_ROUNDS = 6
 
 
 def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:
@@ -70,7 +71,7 @@ def drawing(loaded: HostModel, pixels: int) -> dict[str, float]:
     applied = built + max(0.0, _load_seconds(model) - plain_load)
     told = {id(m): conditioning(c) for m, c in ((loaded.model, loaded.clip), (model, clip))}
     seconds: dict[int, list[float]] = {id(loaded.model): [], id(model): []}
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         for one in (loaded.model, model):
             seconds[id(one)] += drawing_steps(one, told[id(one)], pixels)
     plain, with_memory = (statistics.median(values) for values in seconds.values())

@@ -12,12 +12,16 @@ from torch import Tensor
 
 from ..memory import ConceptMemory
 
+# Above this share of a matrix, a value for each entry takes less than positions (4 bytes) and values (2).
+_DENSE = 1 / 3
+
 
 class PackedPatch(comfy.weight_adapter.WeightAdapterBase):  # type: ignore[misc]
-    """A sparse weight patch: adds values at row-major positions of one matrix.
+    """A weight patch: adds values to one matrix.
 
     The constructor takes exactly `(loaded_keys, weights)`, because newer hosts rebuild adapters from these
-    two. weights: `(indices int32 (n,), values (n,))`.
+    two. weights: `(values (out, text_dim),)`, or, for few entries, `(row-major positions int32 (n,), values
+    (n,))`.
     """
 
     name = "cns"
@@ -37,8 +41,11 @@ class PackedPatch(comfy.weight_adapter.WeightAdapterBase):  # type: ignore[misc]
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        indices, values = (t.to(weight.device) for t in self.weights)
-        added = weight.float().reshape(-1).index_add(0, indices, values.float(), alpha=strength)
+        *where, values = (t.to(weight.device) for t in self.weights)
+        if where:
+            added = weight.float().reshape(-1).index_add(0, where[0], values.float(), alpha=strength)
+        else:
+            added = torch.add(weight.float(), values, alpha=strength)
         return added.reshape(weight.shape).to(weight.dtype)
 
 
@@ -51,15 +58,15 @@ def apply_values(model: Any, memory: ConceptMemory, strength: float) -> Any:
     without a trace.
     """
     union, values = memory.union_mask(), memory.values()
+    counts = union.count_per_projection()
     patches: dict[str, PackedPatch] = {}
-    begin = 0
-    for name in memory.layout.names:
-        indices = union.indices(name)
-        here = values[begin : begin + len(indices)]
-        begin += len(indices)
-        if len(indices):
-            key = f"diffusion_model.{name}.weight"
-            patches[key] = PackedPatch({key}, (indices.to(torch.int32), here))
+    for name, shape, where in memory.layout.slices():
+        key, here = f"diffusion_model.{name}.weight", values[where]
+        if counts[name] > _DENSE * len(here):
+            patches[key] = PackedPatch({key}, (here.reshape(shape),))
+        elif counts[name]:
+            indices = union.indices(name)
+            patches[key] = PackedPatch({key}, (indices.to(torch.int32), here[indices]))
     clone = model.clone()
     refused = set(patches) - set(clone.add_patches(patches, strength))
     if refused:

@@ -17,10 +17,10 @@ _CAST = (torch.float16, torch.bfloat16, torch.float32)  # fp8 weights come with 
 
 
 @contextmanager
-def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype]) -> Iterator[None]:
-    """While open, the parameters of these modules are plain tensors of the given dtype, rounded as the host's
-    own casts do, and inference buffers are plain tensors over the same memory; then the very same objects
-    return.
+def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype | None]) -> Iterator[None]:
+    """While open, the parameters of these modules are plain tensors of the given dtype (None: of their own),
+    rounded as the host's own casts do, and inference buffers are plain tensors over the same memory; then
+    the very same objects return.
 
     Embeddings, of which few rows are read, keep their dtype. No weight changes. Must be entered outside
     `inference_mode`.

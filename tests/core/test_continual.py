@@ -32,7 +32,7 @@ def error(backend, memory, word, pattern, n=300):
     nothing gives 1.
     """
     g = torch.Generator().manual_seed(99)
-    delta = PackedDelta(NeuronMask.empty(backend.layout), memory.union_mask(), memory.values().float())
+    delta = PackedDelta(NeuronMask.empty(backend.layout), memory.union_mask(), memory.values())
     backend.known = {c.token: c.token_vectors["toy"] for c in memory.concepts}
     z0 = pattern.expand(n, -1, -1, -1)
     noise, t = torch.randn(z0.shape, generator=g), torch.randint(len(backend.levels), (n,), generator=g)
@@ -49,7 +49,7 @@ def learn(backend, memory, name, class_word, pattern, mask, settings):
     start = initial_vectors({"toy": backend.table.weight}, {"toy": [6 + int(class_word[4:])]})
     data = TrainingData((LatentImage(pattern, (f"a photo of <{name}>",), (f"a photo of {class_word}",)),))
     trainer = ConceptTrainer(
-        backend, data, PackedDelta(mask, memory.union_mask(), memory.values().float()), start, settings
+        backend, data, PackedDelta(mask, memory.union_mask(), memory.values()), start, settings
     )
     trainer.run()
     state = trainer.state()

@@ -16,12 +16,19 @@ def mask_of(*flat):
     return NeuronMask.from_dense(LAYOUT, {n: bits[w].reshape(s) for n, s, w in LAYOUT.slices()})
 
 
+def values_at(values):
+    """Of all entries, 0 where none is given."""
+    flat = torch.zeros(LAYOUT.total)
+    flat[list(values)] = torch.tensor(list(values.values()))
+    return flat
+
+
 def applied(delta):
     return torch.cat([delta.weight_function(n)(torch.zeros(s)).reshape(-1) for n, s, _ in LAYOUT.slices()])
 
 
 def test_earlier_values_stay_and_only_the_mask_can_move():
-    delta = PackedDelta(mask_of(1, 5, 13), mask_of(5, 7, 19), torch.tensor([0.5, 0.7, 1.9]))
+    delta = PackedDelta(mask_of(1, 5, 13), mask_of(5, 7, 19), values_at({5: 0.5, 7: 0.7, 19: 1.9}))
     assert delta.values.tolist() == [0, 0.5, 0] and delta.start.tolist() == [0.5]
     assert delta.shared.tolist() == [1]
     expected = torch.zeros(20)
@@ -55,7 +62,7 @@ def test_the_weight_itself_is_never_touched_and_a_disabled_delta_is_nothing():
 
 
 def test_what_earlier_concepts_left_is_added_in_every_precision_that_comes_by():
-    delta = PackedDelta(mask_of(1), mask_of(1, 3), torch.tensor([0.5, 0.25]))
+    delta = PackedDelta(mask_of(1), mask_of(1, 3), values_at({1: 0.5, 3: 0.25}).half())
     for dtype in (torch.float32, torch.float16, torch.float32):
         weight = torch.ones(3, 4, dtype=dtype)
         for _ in range(2):
@@ -71,7 +78,7 @@ def test_what_earlier_concepts_left_is_added_in_every_precision_that_comes_by():
 
 
 def test_wrong_number_of_earlier_values():
-    with pytest.raises(ValueError, match="2 entries"):
+    with pytest.raises(ValueError, match="20 K/V entries"):
         PackedDelta(mask_of(0), mask_of(1, 2), torch.zeros(3))
 
 

@@ -30,6 +30,8 @@ def test_packing_round_trips(a):
         assert torch.equal(mask.dense(name), a[name])
         assert mask.indices(name).tolist() == [i for i, bit in enumerate(a[name].reshape(-1).tolist()) if bit]
         assert mask.count_per_projection()[name] == int(a[name].sum())
+    for end in range(LAYOUT.total + 1):
+        assert mask.count_before(end) == mask.flat()[:end].sum()
     assert mask.count() == sum(int(m.sum()) for m in a.values()) == len(mask.flat_indices())
     assert NeuronMask(LAYOUT, mask.bits) == mask and hash(NeuronMask(LAYOUT, mask.bits)) == hash(mask)
 

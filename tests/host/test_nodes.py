@@ -461,12 +461,9 @@ def test_weights_are_exactly_base_plus_values_and_go_back(comfy, run, models, bo
     for strength, stage in ((1.0, both), (0.5, both), (1.0, both.stage(1))):
         model, _ = run("ApplyPersonalizedUNet", **models, memory=stage, strength=strength)
         seen = loaded_weights(comfy, model, both)
-        values, begin = stage.values().float(), 0
-        for name in both.layout.names:
-            indices = stage.union_mask().indices(name)
-            expected = base[name].clone()
-            expected.view(-1)[indices] += strength * values[begin : begin + len(indices)].to(expected.dtype)
-            begin += len(indices)
+        values = stage.values().float()
+        for name, shape, where in both.layout.slices():
+            expected = base[name] + strength * values[where].reshape(shape).to(base[name].dtype)
             assert torch.equal(seen[name], expected), name
     again = loaded_weights(comfy, models["model"], both)
     assert all(torch.equal(again[n], base[n]) for n in base)
@@ -496,7 +493,7 @@ def test_what_was_trained_is_what_is_drawn(
     z, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
     with training_mode():
         backend = HostBackend(models["model"], models["clip"], "<my-dog>", learned.token_vectors, {})
-        delta = PackedDelta(learned.mask, learned.mask, learned.values.float(), backend.device)
+        delta = PackedDelta(learned.mask, learned.mask, memory.values(), backend.device)
         with backend.hung({n: delta.weight_function(n) for n in delta.layout.names}), torch.no_grad():
             features = backend.encode(["a photo of <my-dog>"], learned.token_vectors)
             trained = backend.predict(z, t, features)
