@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LOOPS = (
     "bare forward and backward",
+    "bare, text encoder included",
     "ContinualTrain, no prior",
     "ContinualTrain, no prior, concept 20",
     "ContinualTrain, class images",

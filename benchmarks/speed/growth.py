@@ -15,7 +15,7 @@ from cns_core.host.personalize import personalize
 from cns_core.memory_file import save_memory
 
 from .figures import conditioning, drawing_steps, some_memory
-from .loops import Task, continual, random_latents
+from .loops import Task, bare, continual, random_latents
 from .memory import PeakMemory
 from .models import HostModel
 
@@ -28,6 +28,7 @@ def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:
     """For each number of concepts: seconds and memory of learning the last one of them, seconds of applying
     them and of a step of drawing with them, and the size of their file.
     """
+    bare(Task(loaded, random_latents(pixels), 2, 1))  # buffers of the host count as loaded
     points = []
     for count in _COUNTS:
         task = Task(loaded, random_latents(pixels), 2, _LEARNING_STEPS + _WARM_UP)
@@ -59,6 +60,7 @@ def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:
 def with_steps(loaded: HostModel, pixels: int) -> dict[str, Any]:
     """One long run: seconds a step and memory in each stretch of it."""
     task = Task(loaded, random_latents(pixels), 2, _STEPS)
+    bare(Task(loaded, random_latents(pixels), 2, 1))
     peaks: list[float] = []
     with PeakMemory() as memory:
         seconds = continual("none", on_step=lambda: peaks.append(memory.so_far()))(task)

@@ -78,6 +78,19 @@ def bare(task: Task) -> list[float]:
         return _timed(step, task.steps)
 
 
+def bare_with_text(task: Task) -> list[float]:
+    """The same with the text encoder, forward and backward to the token: nothing learns a token with less."""
+    with training_backend(task.loaded) as (backend, vectors), backend.hung({}):
+        token = {name: vector.clone().requires_grad_() for name, vector in vectors.items()}
+        noised, t = _noised(task, backend)
+
+        def step() -> None:
+            text = backend.encode(CAPTIONS[: task.batch], token)
+            backend.predict(noised, t, text).square().mean().backward()
+
+        return _timed(step, task.steps)
+
+
 def continual(
     prior: str,
     earlier: int = 0,
@@ -238,6 +251,7 @@ def _checkpointed(unet: nn.Module) -> None:
 
 LOOPS: Mapping[str, Loop] = {
     "bare forward and backward": bare,
+    "bare, text encoder included": bare_with_text,
     "ContinualTrain, no prior": continual("none"),
     "ContinualTrain, class images": continual("given class images"),
     "ContinualTrain, image-free prior": continual("image-free"),

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bars import FLOOR, NATIVE, held_against
+from .bars import FLOOR, NATIVE, Verdict, held_against
 
 Record = Mapping[str, Any]
-# Rounding alone may lift a ratio of two equal things this far above 1.
-_NOISE = 0.01
 
 
 def text(records: Sequence[Record]) -> str:
@@ -28,6 +26,28 @@ def write_report(records: Sequence[Record], path: Path) -> None:
     path.write_text(page, encoding="utf-8")
 
 
+# What to call the numbers that are neither a loop's nor a curve's, and how many decimals tell something.
+_FIGURES = {
+    "selection_s": ("seconds to score and rank", 2),
+    "first_encoding_s": ("seconds to encode, the first time: with the calibration prompts", 2),
+    "later_encoding_s": ("seconds to encode, later: its captions alone", 2),
+    "apply_s": ("seconds to apply 20 concepts", 2),
+    "plain_step_s": ("seconds a step of the plain model", 3),
+    "memory_step_s": ("seconds a step with 20 concepts", 3),
+    "ratio": ("ratio of the two", 3),
+    "ratio_of_a_clone": ("the same for a clone of the plain model: what noise alone does", 3),
+    "mb_a_concept": ("MB of file a concept", 2),
+    "save_s": ("seconds to write 20 concepts", 2),
+    "load_s": ("seconds to read them", 2),
+    "value_bytes": ("bytes an entry for its value", 2),
+    "moment_bytes": ("bytes an entry for the optimizer", 2),
+    "position_bytes": ("bytes an entry for its place", 2),
+    "import_s": ("seconds to import the pack and describe its nodes", 3),
+    "loss": ("loss of the first step", 6),
+    "loss_fp32": ("loss in float32 on the CPU", 6),
+    "neuron_cosine": ("cosine between the gradients of the neurons", 6),
+    "token_cosine": ("cosine between the gradients of the token", 6),
+}
 _BEGIN = "<!-- what follows is written by: python3 dev.py bench speed --report docs/speed.md -->"
 
 
@@ -66,14 +86,13 @@ def _loops(records: Sequence[Record]) -> str:
 
 
 def _others(records: Sequence[Record]) -> str:
-    shared = ("what", "model", "pixels", "batch", "dtype", "device", "torch")
     rows = [
-        [record["what"], key, f"{value:.3f}"]
+        [record["what"], label, f"{record[key]:.{digits}f}"]
         for record in records
-        for key, value in record.items()
-        if key not in shared
+        for key, (label, digits) in _FIGURES.items()
+        if key in record
     ]
-    return _table(["figure", "", ""], rows)
+    return _table(["figure", "of what", ""], rows)
 
 
 def _points(record: Record) -> str:
@@ -82,11 +101,8 @@ def _points(record: Record) -> str:
     return _table(keys, rows)
 
 
-def _bars(bars: Sequence[tuple[str, float, float]]) -> str:
-    rows = [
-        [what, f"{found:.2f}", f"{most:g}", "yes" if found <= most + _NOISE * most else "**no**"]
-        for what, found, most in bars
-    ]
+def _bars(bars: Sequence[Verdict]) -> str:
+    rows = [[b.what, f"{b.found:.2f}", f"{b.most:g}", "yes" if b.met else "**no**"] for b in bars]
     return _table(["bar", "found", "at most", "met"], rows)
 
 
@@ -106,33 +122,53 @@ def _plot(records: Sequence[Record], path: Path) -> None:
     from matplotlib import pyplot
 
     models = _models(records)
-    figure, axes = pyplot.subplots(len(models), 3, figsize=(15, 4.2 * len(models)), squeeze=False)
+    figure, axes = pyplot.subplots(
+        len(models), 4, figsize=(20, 4.4 * len(models)), squeeze=False, layout="constrained"
+    )
     for row, model in zip(axes, models, strict=True):
         mine = {record["what"]: record for record in records if record["model"] == model}
-        loops = [record for record in mine.values() if "median_s" in record]
-        row[0].set_title(f"{model}: seconds a step")
-        bars = row[0].barh(
-            [record["what"] for record in loops],
-            [record["median_s"] for record in loops],
-            color=["#d65d0e" if record["what"].startswith("Continual") else "#2063b2" for record in loops],
-        )
-        row[0].bar_label(bars, fmt="%.2f", padding=3)
-        row[0].invert_yaxis()
-        row[0].margins(x=0.15)
-        for axis, what in ((row[1], "concepts"), (row[2], "steps")):
-            points = mine.get(what, {}).get("points", [])
-            axis.set_title(f"{model}: growth with the number of {what}")
-            for key, label in (
-                ("learning_step_s", "a training step"),
-                ("drawing_step_s", "a drawing step"),
-                ("apply_s", "applying the memory"),
-            ):
-                if points and key in points[0]:
-                    axis.plot([p[what] for p in points], [p[key] for p in points], marker="o", label=label)
-            axis.set_xlabel(what)
-            axis.set_ylabel("seconds")
-            axis.set_ylim(bottom=0)
-            if points:
-                axis.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=80)
+        _plot_loops(row[0], model, [record for record in mine.values() if "median_s" in record])
+        concepts, steps = (mine.get(what, {}).get("points", []) for what in ("concepts", "steps"))
+        _plot_growth(row[1], model, "concepts", "seconds", concepts, _SECONDS)
+        _plot_growth(row[2], model, "concepts", "MB", concepts, _MEGABYTES)
+        _plot_growth(row[3], model, "steps", "seconds", steps, _SECONDS)
+    figure.savefig(path, dpi=70)
+    pyplot.close(figure)
+
+
+_SECONDS = {
+    "learning_step_s": "a training step",
+    "drawing_step_s": "a drawing step",
+    "apply_s": "applying the memory",
+}
+_MEGABYTES = {"learning_peak_mb": "peak of training beyond the model", "file_mb": "the file"}
+
+
+def _plot_loops(axis: Any, model: str, loops: Sequence[Record]) -> None:
+    if not loops:
+        axis.set_visible(False)
+        return
+    colours = ["#d65d0e" if record["what"].startswith("Continual") else "#2063b2" for record in loops]
+    bars = axis.barh(
+        [record["what"] for record in loops], [record["median_s"] for record in loops], color=colours
+    )
+    axis.bar_label(bars, fmt="%.2f", padding=3)
+    axis.set_title(f"{model}: seconds a step")
+    axis.invert_yaxis()
+    axis.margins(x=0.15)
+
+
+def _plot_growth(
+    axis: Any, model: str, along: str, unit: str, points: Sequence[Record], lines: Mapping[str, str]
+) -> None:
+    measured = [key for key in lines if points and key in points[0]]
+    if not measured:
+        axis.set_visible(False)
+        return
+    for key in measured:
+        axis.plot([p[along] for p in points], [p[key] for p in points], marker="o", label=lines[key])
+    axis.set_title(f"{model}: {unit} by number of {along}")
+    axis.set_xlabel(along)
+    axis.set_ylabel(unit)
+    axis.set_ylim(bottom=0)
+    axis.legend()

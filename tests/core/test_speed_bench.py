@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from speed.bars import FLOOR, NATIVE, OURS, TWENTIETH, held_against
+from speed.bars import FLOOR, NATIVE, OURS, TWENTIETH, Verdict, held_against
 from speed.report import text, write_report
 
 
@@ -32,18 +34,25 @@ RECORDS = [
 
 
 def test_figures_are_held_against_what_is_asked() -> None:
-    found = {what: (value, most) for what, value, most in held_against(RECORDS, "small")}
+    found = {bar.what: (bar.found, bar.most, bar.met) for bar in held_against(RECORDS, "small")}
     assert found == {
-        "training step without prior / bare forward and backward": (1.2, 1.10),
-        "training step without prior / TrainLoraNode": (0.6, 0.75),
-        "training step of concept 20 / concept 1": (1.0, 1.05),
-        "training memory of concept 20 / concept 1": (1.04, 1.05),
+        "training step without prior / bare forward and backward": (1.2, 1.10, False),
+        "training step without prior / TrainLoraNode": (0.6, 0.75, True),
+        "training step of concept 20 / concept 1": (1.0, 1.05, True),
+        "training memory of concept 20 / concept 1": (1.04, 1.05, True),
     }
+
+
+@pytest.mark.parametrize(("ratio", "clone", "met"), [(1.02, 0.97, True), (1.02, 1.01, False), (0.9, 1, True)])
+def test_drawing_may_differ_as_much_as_a_clone_of_the_plain_model(ratio, clone, met) -> None:
+    records = [record("drawing", ratio=ratio, ratio_of_a_clone=clone)]
+    assert [bar.met for bar in held_against(records, "small")] == [met]
 
 
 def test_the_size_of_a_file_is_asked_of_sd15_alone() -> None:
     records = [record("keeping", "sd15", mb_a_concept=7.0)]
-    assert held_against(records, "sd15") == [("MB of file per concept", 7.0, 6.0)]
+    assert held_against(records, "sd15") == [Verdict("MB of file per concept", 7.0, 6.0, False)]
+    assert held_against([record("keeping", mb_a_concept=7.0)], "small") == []
 
 
 def test_tables_tell_what_missed_its_bar() -> None:
