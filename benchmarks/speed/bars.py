@@ -15,6 +15,7 @@ Records = Mapping[str, Mapping[str, Any]]
 @dataclass(frozen=True)
 class Bar:
     """One figure of a run, and the most that it may be. `only`: the model it is asked of; empty means all.
+    gpu: asked of runs on a GPU alone.
 
     noise: how far two measurements of the same thing were apart in this run, where equality is asked.
     """
@@ -23,6 +24,7 @@ class Bar:
     of: Callable[[Records], float]
     most: float
     only: str = ""
+    gpu: bool = False
     noise: Callable[[Records], float] = lambda records: 0.0
 
 
@@ -44,6 +46,10 @@ def _figure(what: str, key: str) -> Callable[[Records], float]:
     return lambda records: records[what][key]
 
 
+def _after(records: Records, steps: int) -> Mapping[str, float]:
+    return {point["steps"]: point for point in records["steps"]["points"]}[steps]
+
+
 BARS = (
     Bar("training step without prior / bare forward and backward", _ratio(OURS, FLOOR), 1.10),
     Bar("training step without prior / TrainLoraNode", _ratio(OURS, NATIVE), 0.75),
@@ -60,16 +66,21 @@ BARS = (
     Bar("MB of file per concept", _figure("keeping", "mb_a_concept"), 6.0, "sd15"),
     Bar("seconds to select, besides encoding", _figure("selecting", "selection_s"), 5.0, "sd15"),
     Bar("seconds the pack adds to the host's start", _figure("starting", "import_s"), 0.1),
+    Bar("seconds for 500 steps", lambda records: _after(records, 500)["so_far_s"], 40.0, "sd15", gpu=True),
+    Bar(
+        "GB while training", lambda records: records["steps"]["peak_in_all_mb"] / 1024, 8.0, "sd15", gpu=True
+    ),
 )
 
 
 def held_against(records: Sequence[Mapping[str, Any]], model: str) -> list[Verdict]:
     """The bars that these records of one model can tell."""
     by_name = {record["what"]: record for record in records if record["model"] == model}
+    on_gpu = not any("CPU" in record["device"] for record in by_name.values())
     found = []
     for bar in BARS:
         try:
-            if bar.only in ("", model):
+            if bar.only in ("", model) and (on_gpu or not bar.gpu):
                 value = bar.of(by_name)
                 found.append(Verdict(bar.what, value, bar.most, value <= bar.most + bar.noise(by_name)))
         except KeyError:

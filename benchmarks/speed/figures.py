@@ -32,7 +32,7 @@ from .models import HostModel, random_mask
 ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = 20
 _DRAWING_STEPS = 5
-_ROUNDS = 6
+_ROUNDS = 9
 
 
 def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:
@@ -78,20 +78,22 @@ def drawing(loaded: HostModel, pixels: int) -> dict[str, float]:
     built = time.perf_counter() - begin
     plain_load = _load_seconds(loaded.model)
     applied = built + max(0.0, _load_seconds(model) - plain_load)
-    models = {"plain": (loaded.model, loaded.clip), "memory": (model, clip)}
-    models["clone"] = (loaded.model.clone(), loaded.clip)
-    told = {name: conditioning(c) for name, (_, c) in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(_ROUNDS):
-        for name, (one, _clip) in models.items():
-            seconds[name] += drawing_steps(one, told[name], pixels)
-    median = {name: statistics.median(steps) for name, steps in seconds.items()}
+    models = [(loaded.model, loaded.clip), (model, clip), (loaded.model.clone(), loaded.clip)]
+    told = [conditioning(c) for _, c in models]
+    seconds: list[list[float]] = []
+    for first in range(_ROUNDS):
+        turn = [0.0] * len(models)
+        for which in sorted(range(len(models)), key=lambda i: (i + first) % len(models)):
+            turn[which] = statistics.median(drawing_steps(models[which][0], told[which], pixels))
+        seconds.append(turn)
+    plain, with_memory, _ = (statistics.median(turns) for turns in zip(*seconds, strict=True))
     return {
         "apply_s": applied,
-        "plain_step_s": median["plain"],
-        "memory_step_s": median["memory"],
-        "ratio": median["memory"] / median["plain"],
-        "ratio_of_a_clone": median["clone"] / median["plain"],
+        "plain_step_s": plain,
+        "memory_step_s": with_memory,
+        # Within each turn, so that a machine that grows slower or faster does not count.
+        "ratio": statistics.median(turn[1] / turn[0] for turn in seconds),
+        "ratio_of_a_clone": statistics.median(turn[2] / turn[0] for turn in seconds),
     }
 
 

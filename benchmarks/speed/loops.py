@@ -8,29 +8,26 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-import cns_core.host.backend as host_backend
 from cns_core.backend import TextFeatures
 from cns_core.delta import PackedDelta
 from cns_core.host.backend import HostBackend, training_mode
-from cns_core.host.frozen_weights import frozen_weights
 from cns_core.host.model import model_layout
-from cns_core.host.text import encode_prompts, token_tables
+from cns_core.host.text import token_tables
 from cns_core.masks import NeuronMask
 from cns_core.settings import TrainSettings
 from cns_core.tokens import TokenVectors
 from cns_core.training import ConceptTrainer, LatentImage, StepReport, TrainingData
 
-from .memory import PeakMemory
+from .memory import PeakMemory, give_back_what_is_free
 from .models import HostModel, random_mask
 
 TOKEN = "<x>"
@@ -125,6 +122,7 @@ def continual_trainer(
         before = before | random_mask(layout, index + 1)
     values = torch.from_numpy(before.flat()) * torch.tensor(1e-3, dtype=torch.float16)
     delta = PackedDelta(random_mask(layout, 0), before, values, backend.device)
+    give_back_what_is_free()  # of making those masks, which is no part of training
     pairs = zip(task.latents, CAPTIONS, strict=True)
     images = tuple(LatentImage(z, (caption,), (CLASS_CAPTION,)) for z, caption in pairs)
     sizes = {(task.latents.shape[2], task.latents.shape[3]): task.latents}
@@ -205,28 +203,6 @@ def dreambooth(task: Task) -> list[float]:
         return _trained(task, backend, torch.optim.Adam(unet.parameters(), lr=5e-6), None)
 
 
-def without(name: str, stand_in: Callable[..., Any]) -> Loop:
-    """`ContinualTrain` with a function of its backend replaced: tells what that function pays."""
-
-    def run(task: Task) -> list[float]:
-        theirs = getattr(host_backend, name)
-        setattr(host_backend, name, stand_in)
-        try:
-            return continual("none")(task)
-        finally:
-            setattr(host_backend, name, theirs)
-
-    return run
-
-
-def _cast_at_every_call(dtypes: Mapping[nn.Module, torch.dtype]) -> AbstractContextManager[None]:
-    return frozen_weights(dict.fromkeys(dtypes))
-
-
-def _one_by_one(clip: Any, prompts: Sequence[str], pooled: bool) -> TextFeatures:
-    return TextFeatures.stack([encode_prompts(clip, [prompt], pooled) for prompt in prompts])
-
-
 def _channels_last(unet: nn.Module) -> None:
     unet.to(memory_format=torch.channels_last)
 
@@ -259,8 +235,6 @@ LOOPS: Mapping[str, Loop] = {
     "TrainLoraNode": native_lora,
     "Custom Diffusion": custom_diffusion,
     "DreamBooth": dreambooth,
-    "ContinualTrain, weights cast at every call": without("frozen_weights", _cast_at_every_call),
-    "ContinualTrain, captions encoded one by one": without("encode_prompts", _one_by_one),
     "ContinualTrain, channels-last": continual("none", change=_channels_last),
     "ContinualTrain, compiled": continual("none", change=_compiled),
     "ContinualTrain, compiled with CUDA graphs": continual("none", change=_cuda_graphs),

@@ -17,6 +17,7 @@ def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[
 
     from .figures import FIGURES
     from .growth import GROWTH
+    from .left_out import left_out
     from .loops import LOOPS, compute_dtype, measure_loop
     from .models import host_model
     from .precision import against_float32
@@ -27,6 +28,8 @@ def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[
         numbers = measure_loop(what, loaded, pixels, batch, steps)
     elif what in GROWTH:
         numbers = GROWTH[what](loaded, pixels)
+    elif what == "left out":
+        numbers = left_out(loaded, pixels)
     elif what == "against fp32 on the CPU":
         numbers = against_float32(loaded, pixels, model)
     else:

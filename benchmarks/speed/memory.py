@@ -28,7 +28,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated()
         else:
-            _give_back_what_is_free()
+            give_back_what_is_free()
             self._before = self._most = psutil.Process().memory_info().rss
             self._watcher.start()
         return self
@@ -40,9 +40,12 @@ class PeakMemory:
         self.megabytes = self.so_far()
 
     def so_far(self) -> float:
-        """The most until now, in MB."""
-        most = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else self._most
-        return (most - self._before) / 2**20
+        """The most until now beyond what was in use before, in MB."""
+        return self.in_all() - self._before / 2**20
+
+    def in_all(self) -> float:
+        """The most until now, what was in use before included, in MB."""
+        return (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else self._most) / 2**20
 
     def _watch(self) -> None:
         process = psutil.Process()
@@ -50,7 +53,7 @@ class PeakMemory:
             self._most = max(self._most, process.memory_info().rss)
 
 
-def _give_back_what_is_free() -> None:
+def give_back_what_is_free() -> None:
     """What the C library keeps for later would count as in use before, and hide that much of the peak."""
     gc.collect()
     if platform.libc_ver()[0] == "glibc":

@@ -24,7 +24,9 @@ def against_float32(loaded: HostModel, pixels: int, size: str) -> dict[str, floa
         exact_loss, exact = _step(plain, pixels)
     finally:
         host_backend._is_at_home_in_bf16 = chosen
-    cosines = [float(cosine_similarity(g, e, dim=0)) for g, e in zip(gradients, exact, strict=True)]
+    cosines = [
+        float(cosine_similarity(g.double(), e.double(), dim=0)) for g, e in zip(gradients, exact, strict=True)
+    ]
     return {"loss": loss, "loss_fp32": exact_loss, "neuron_cosine": cosines[0], "token_cosine": cosines[1]}
 
 

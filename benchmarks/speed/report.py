@@ -12,8 +12,8 @@ Record = Mapping[str, Any]
 
 
 def text(records: Sequence[Record]) -> str:
-    """Markdown: for each model its loops, its other figures, and the bars."""
-    return "\n\n".join(_of_model(records, model) for model in _models(records))
+    """Markdown: for each setting its loops, its other figures, and the bars."""
+    return "\n\n".join(_of_one_setting(mine) for mine in _by_setting(records))
 
 
 def write_report(records: Sequence[Record], path: Path) -> None:
@@ -34,7 +34,7 @@ _FIGURES = {
     "apply_s": ("seconds to apply 20 concepts", 2),
     "plain_step_s": ("seconds a step of the plain model", 3),
     "memory_step_s": ("seconds a step with 20 concepts", 3),
-    "ratio": ("ratio of the two", 3),
+    "ratio": ("the ratio of the two, turn by turn", 3),
     "ratio_of_a_clone": ("the same for a clone of the plain model: what noise alone does", 3),
     "mb_a_concept": ("MB of file a concept", 2),
     "save_s": ("seconds to write 20 concepts", 2),
@@ -43,21 +43,38 @@ _FIGURES = {
     "moment_bytes": ("bytes an entry for the optimizer", 2),
     "position_bytes": ("bytes an entry for its place", 2),
     "import_s": ("seconds to import the pack and describe its nodes", 3),
+    "as_is_s": ("seconds a training step as it is", 3),
+    "cast_at_every_call_ratio": ("x that, weights cast to the computing dtype at every call", 3),
+    "one_by_one_ratio": ("x that, the captions of a batch encoded one by one", 3),
     "loss": ("loss of the first step", 6),
     "loss_fp32": ("loss in float32 on the CPU", 6),
     "neuron_cosine": ("cosine between the gradients of the neurons", 6),
     "token_cosine": ("cosine between the gradients of the token", 6),
 }
+_COLUMNS = {
+    "learning_step_s": "s a training step",
+    "learning_peak_mb": "peak MB of training",
+    "apply_s": "s to apply",
+    "drawing_step_s": "s a drawing step",
+    "file_mb": "MB of file",
+    "so_far_s": "s since the start",
+}
 _BEGIN = "<!-- what follows is written by: python3 dev.py bench speed --report docs/speed.md -->"
 
 
-def _of_model(records: Sequence[Record], model: str) -> str:
-    mine = [record for record in records if record["model"] == model]
-    first = mine[0]
-    parts = [
-        f"## {model}, {first['pixels']} px, batch {first['batch']}, {first['dtype']}, {first['device']}, "
-        f"torch {first['torch']}"
-    ]
+def setting(record: Record) -> tuple[Any, ...]:
+    """What figures have to share to be held against each other."""
+    return tuple(record[key] for key in ("model", "pixels", "batch", "dtype", "device", "torch"))
+
+
+def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
+    settings = dict.fromkeys(map(setting, records))
+    return [[record for record in records if setting(record) == one] for one in settings]
+
+
+def _of_one_setting(mine: Sequence[Record]) -> str:
+    model, pixels, batch, dtype, device, torch = setting(mine[0])
+    parts = [f"## {model}, {pixels} px, batch {batch}, {dtype}, {device}, torch {torch}"]
     loops = [record for record in mine if "median_s" in record]
     if loops:
         parts.append(_loops(loops))
@@ -65,7 +82,7 @@ def _of_model(records: Sequence[Record], model: str) -> str:
     if others:
         parts.append(_others(others))
     parts += [_points(record) for record in mine if "points" in record]
-    if bars := held_against(records, model):
+    if bars := held_against(mine, model):
         parts.append(_bars(bars))
     return "\n\n".join(parts)
 
@@ -98,7 +115,7 @@ def _others(records: Sequence[Record]) -> str:
 def _points(record: Record) -> str:
     keys = list(record["points"][0])
     rows = [[f"{point[keys[0]]}", *(f"{point[key]:.3f}" for key in keys[1:])] for point in record["points"]]
-    return _table(keys, rows)
+    return _table([_COLUMNS.get(key, key) for key in keys], rows)
 
 
 def _bars(bars: Sequence[Verdict]) -> str:
@@ -111,22 +128,18 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _models(records: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(record["model"] for record in records))
-
-
 def _plot(records: Sequence[Record], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    models = _models(records)
+    groups = _by_setting(records)
     figure, axes = pyplot.subplots(
-        len(models), 4, figsize=(20, 4.4 * len(models)), squeeze=False, layout="constrained"
+        len(groups), 4, figsize=(20, 4.4 * len(groups)), squeeze=False, layout="constrained"
     )
-    for row, model in zip(axes, models, strict=True):
-        mine = {record["what"]: record for record in records if record["model"] == model}
+    for row, group in zip(axes, groups, strict=True):
+        model, mine = group[0]["model"], {record["what"]: record for record in group}
         _plot_loops(row[0], model, [record for record in mine.values() if "median_s" in record])
         concepts, steps = (mine.get(what, {}).get("points", []) for what in ("concepts", "steps"))
         _plot_growth(row[1], model, "concepts", "seconds", concepts, _SECONDS)
@@ -170,5 +183,6 @@ def _plot_growth(
     axis.set_title(f"{model}: {unit} by number of {along}")
     axis.set_xlabel(along)
     axis.set_ylabel(unit)
+    axis.margins(y=0.1)
     axis.set_ylim(bottom=0)
     axis.legend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+from speed.__main__ import best_of_each
 from speed.bars import FLOOR, NATIVE, OURS, TWENTIETH, Verdict, held_against
 from speed.report import text, write_report
 
@@ -55,12 +57,48 @@ def test_the_size_of_a_file_is_asked_of_sd15_alone() -> None:
     assert held_against([record("keeping", mb_a_concept=7.0)], "small") == []
 
 
+def test_a_gpu_has_bars_of_its_own() -> None:
+    run = record("steps", "sd15", points=[{"steps": 475, "so_far_s": 39.0}, {"steps": 500, "so_far_s": 41.0}])
+    run["peak_in_all_mb"] = 7 * 1024.0
+    assert held_against([{**run, "device": "2 CPU cores"}], "sd15") == []
+    assert held_against([{**run, "device": "some GPU"}], "sd15") == [
+        Verdict("seconds for 500 steps", 41.0, 40.0, False),
+        Verdict("GB while training", 7.0, 8.0, True),
+    ]
+
+
 def test_tables_tell_what_missed_its_bar() -> None:
     lines = text(RECORDS).splitlines()
     assert f"| {OURS} | 1.200 | 1.200 - 1.200 | 1.20 | 0.60 | 100 |" in lines
     assert "| training step without prior / bare forward and backward | 1.20 | 1.1 | **no** |" in lines
     assert "| training step without prior / TrainLoraNode | 0.60 | 0.75 | yes |" in lines
     assert "| 2 | 0.750 |" in lines
+
+
+def test_of_each_loop_the_fastest_run_counts_and_of_all_else_the_last() -> None:
+    runs = [
+        record("keeping", load_s=1.0),
+        loop(OURS, 2.0),
+        loop(FLOOR, 1.0),
+        loop(FLOOR, 1.5),
+        loop(OURS, 1.2),
+        record("keeping", load_s=2.0),
+        {**loop(OURS, 0.5), "device": "another machine"},
+    ]
+    best = best_of_each(map(json.dumps, runs))
+    assert [(r["what"], r.get("median_s", r.get("load_s"))) for r in best] == [
+        (FLOOR, 1.0),
+        (OURS, 1.2),
+        (OURS, 0.5),
+        ("keeping", 2.0),
+    ]
+
+
+def test_what_was_measured_otherwise_stands_by_itself() -> None:
+    larger = [{**one, "pixels": 512} for one in (loop(FLOOR, 4.0), loop(OURS, 5.0))]
+    written = text([*RECORDS, *larger])
+    assert written.count("## small, 128 px") == written.count("## small, 512 px") == 1
+    assert f"| {OURS} | 5.000 | 5.000 - 5.000 | 1.25 |  | 100 |" in written
 
 
 def test_a_page_is_written_anew_below_what_a_person_wrote(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ defaults.
 """
 
 import asyncio
+import dataclasses
 import os
 from types import SimpleNamespace
 
@@ -467,6 +468,27 @@ def test_weights_are_exactly_base_plus_values_and_go_back(comfy, run, models, bo
             assert torch.equal(seen[name], expected), name
     again = loaded_weights(comfy, models["model"], both)
     assert all(torch.equal(again[n], base[n]) for n in base)
+
+
+def test_a_matrix_that_is_mostly_moved_is_patched_as_a_whole(comfy, run, models, both, untouched):
+    from ComfyUI_CNS.cns_core.masks import NeuronMask
+
+    first, *_ = both.layout.names
+    masks = {n: torch.full(s, n == first) for n, s, _ in both.layout.slices()}
+    mask = NeuronMask.from_dense(both.layout, masks)
+    values = torch.randn(mask.count(), generator=torch.Generator().manual_seed(0)).half()
+    one = both.concepts[0]
+    all_of_it = dataclasses.replace(one, name="all", token="<all>", mask=mask, values=values)
+    memory = both.with_learned(all_of_it)
+    base = loaded_weights(comfy, models["model"], both)
+    model, _ = run("ApplyPersonalizedUNet", **models, memory=memory, strength=0.5)
+    sizes = {key: len(patches[0][1].weights) for key, patches in model.patches.items()}
+    assert sizes.pop(f"diffusion_model.{first}.weight") == 1 and set(sizes.values()) == {2}
+    seen = loaded_weights(comfy, model, both)
+    for name, shape, where in both.layout.slices():
+        values = memory.values()[where].reshape(shape).to(base[name].dtype)
+        assert torch.equal(seen[name], base[name] + 0.5 * values), name
+    loaded_weights(comfy, models["model"], both)
 
 
 def test_as_of_an_earlier_concept(run, models, both, untouched):
