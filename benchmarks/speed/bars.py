@@ -42,6 +42,12 @@ def _ratio(above: str, below: str, key: str = "median_s") -> Callable[[Records],
     return lambda records: records[above][key] / records[below][key]
 
 
+def _over_the_floor(records: Records) -> float:
+    """As measured in turns where that was done: processes of their own are too far apart for a tenth."""
+    in_turns = records.get("left out", {})
+    return 1 / in_turns["bare_ratio"] if "bare_ratio" in in_turns else _ratio(OURS, FLOOR)(records)
+
+
 def _figure(what: str, key: str) -> Callable[[Records], float]:
     return lambda records: records[what][key]
 
@@ -51,7 +57,7 @@ def _after(records: Records, steps: int) -> Mapping[str, float]:
 
 
 BARS = (
-    Bar("training step without prior / bare forward and backward", _ratio(OURS, FLOOR), 1.10),
+    Bar("training step without prior / bare forward and backward", _over_the_floor, 1.10),
     Bar("training step without prior / TrainLoraNode", _ratio(OURS, NATIVE), 0.75),
     Bar("training step of concept 20 / concept 1", _ratio(TWENTIETH, OURS), 1.05),
     Bar("training memory of concept 20 / concept 1", _ratio(TWENTIETH, OURS, "peak_mb"), 1.05),

@@ -51,6 +51,11 @@ def test_drawing_may_differ_as_much_as_a_clone_of_the_plain_model(ratio, clone, 
     assert [bar.met for bar in held_against(records, "small")] == [met]
 
 
+def test_what_was_measured_in_turns_comes_before_what_was_not() -> None:
+    bar, *_ = held_against([*RECORDS, record("left out", bare_ratio=0.8)], "small")
+    assert bar.found == 1.25 and not bar.met
+
+
 def test_the_size_of_a_file_is_asked_of_sd15_alone() -> None:
     records = [record("keeping", "sd15", mb_a_concept=7.0)]
     assert held_against(records, "sd15") == [Verdict("MB of file per concept", 7.0, 6.0, False)]
