@@ -1,8 +1,8 @@
 """Packed values on frozen weights: `W_t = W_0 + delta`, delta zero outside what concepts have learned.
 
 Only one flat float32 vector, the entries of the concept being learned, is a parameter. What earlier concepts
-left outside those entries is part of the frozen weights, so nothing else can move, and the twentieth concept
-takes a step as fast as the first.
+left outside those entries is a constant, added to the frozen weights as one dense matrix at each call, so
+nothing else can move, and a step of the twentieth concept takes as long as one of the first.
 """
 
 from __future__ import annotations
