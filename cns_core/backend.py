@@ -19,7 +19,7 @@ from .schedule import NoiseLevels
 class TextFeatures:
     """Encoded prompts.
 
-    cross: `(B, tokens, text_dim)` float32, what the cross-attention reads; pooled: `(B, p)` or None;
+    cross: `(B, tokens, text_dim)` float32, what the cross-attention reads; pooled: `(B, p)` float32 or None;
     is_word: bool `(B, tokens)`, true for the prompt's own tokens (no start token, no end, no padding).
     """
 

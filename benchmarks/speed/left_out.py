@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import nn
 
 import cns_core.host.backend as host_backend
@@ -28,6 +29,7 @@ def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
         "as_is": ("frozen_weights", frozen_weights),
         "cast_at_every_call": ("frozen_weights", _cast_at_every_call),
         "one_by_one": ("encode_prompts", _one_by_one),
+        "text_in_float32": ("text_dtype", lambda unet_dtype, device: torch.float32),
     }
     names = ["bare", *ways]
     seconds: dict[str, list[float]] = {name: [] for name in names}

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..backend import TextFeatures
 from .frozen_weights import frozen_weights
 from .idle_layers import idle_layers_left_out
+from .mixed_precision import inputs_cast, products_in, weight_dtypes
 from .model import PREFIX, noise_levels
 from .text import SplicedTokenizer, encode_prompts, with_tokens
 
@@ -41,6 +42,8 @@ class HostBackend:
         )
         self.model = _trainable(clone)
         self.clip = with_tokens(clip, {**known, token: dict(token_vectors)})
+        self._text_device = torch.device(self.clip.patcher.load_device)
+        self._text_dtype = text_dtype(self._unet_dtype(), self._text_device)
         self._spliced = {
             n: t for n, t in vars(self.clip.tokenizer).items() if isinstance(t, SplicedTokenizer)
         }
@@ -51,7 +54,7 @@ class HostBackend:
         if token_vectors is not None:
             for name, tokenizer in self._spliced.items():
                 tokenizer.vectors[self.token] = token_vectors[name]
-        with _mutation_safe(self._constants):
+        with _mutation_safe(self._constants), products_in(self._text_dtype, self._text_device):
             features = encode_prompts(self.clip, prompts, pooled=self.model.model.adm_channels > 0)
         pooled = None if features.pooled is None else features.pooled.to(self.device)
         return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
@@ -109,12 +112,21 @@ class HostBackend:
                 "it. Close other programs, "
                 "unload other models, or start ComfyUI without --lowvram."
             )
-        compute = self.model.get_model_object("manual_cast_dtype") or self.model.model_dtype()
-        # The host runs text encoders in float32, whatever their weights are kept in.
-        dtypes = {self.model.model: compute, self.clip.cond_stage_model: torch.float32}
+        encoder = self.clip.cond_stage_model
+        dtypes = {self.model.model: self._unet_dtype(), **weight_dtypes(encoder, self._text_dtype)}
         self._loaded.enter_context(frozen_weights(dtypes))
+        self._loaded.enter_context(inputs_cast(encoder, self._text_dtype))
         self._loaded.enter_context(idle_layers_left_out(self.clip))
-        self._constants = {p.untyped_storage().data_ptr() for p in self.clip.cond_stage_model.parameters()}
+        self._constants = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+
+    def _unet_dtype(self) -> torch.dtype:
+        return self.model.get_model_object("manual_cast_dtype") or self.model.model_dtype()
+
+
+def text_dtype(unet_dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Of the text encoder's matrix products; the host itself, when it draws, takes float32."""
+    in_bf16 = unet_dtype == torch.bfloat16 and _is_at_home_in_bf16(device)
+    return torch.bfloat16 if in_bf16 else torch.float32
 
 
 def _mutation_safe(constants: set[int]) -> Any:

@@ -20,24 +20,24 @@ _CAST = (torch.float16, torch.bfloat16, torch.float32)  # fp8 weights come with 
 def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype | None]) -> Iterator[None]:
     """While open, the parameters of these modules are plain tensors of the given dtype (None: of their own),
     rounded as the host's own casts do, and inference buffers are plain tensors over the same memory; then
-    the very same objects return.
+    the very same objects return. A module named after another that holds it goes by its own dtype.
 
     Embeddings, of which few rows are read, keep their dtype. No weight changes. Must be entered outside
     `inference_mode`.
     """
     swapped: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    dtypes = {module: dtype for root, dtype in compute_dtypes.items() for module in root.modules()}
     try:
-        for root, dtype in compute_dtypes.items():
-            for module in root.modules():
-                wanted = None if isinstance(module, nn.Embedding) else dtype
-                for tensors in (module._parameters, module._buffers):
-                    for name, tensor in tensors.items():
-                        if tensor is None:
-                            continue
-                        ready = _ready(tensor, wanted if isinstance(tensor, nn.Parameter) else None)
-                        if ready is not tensor:
-                            swapped.append((tensors, name, tensor))  # type: ignore[arg-type]
-                            tensors[name] = ready
+        for module, dtype in dtypes.items():
+            wanted = None if isinstance(module, nn.Embedding) else dtype
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is None:
+                        continue
+                    ready = _ready(tensor, wanted if isinstance(tensor, nn.Parameter) else None)
+                    if ready is not tensor:
+                        swapped.append((tensors, name, tensor))  # type: ignore[arg-type]
+                        tensors[name] = ready
         yield
     finally:
         for tensors, name, tensor in swapped:

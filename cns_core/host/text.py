@@ -148,4 +148,8 @@ def _encoded(clip: Any, prompts: Sequence[str]) -> TextFeatures:
     cross, pooled = model.encode_token_weights(plain)[:2]
     words = [next(iter(t.values()))[0] for t in tokens]
     is_word = torch.tensor([[entry[2] > 0 for entry in section] for section in words])
-    return TextFeatures(cross.float().reshape(len(prompts), -1, cross.shape[-1]), pooled, is_word)
+    return TextFeatures(
+        cross.float().reshape(len(prompts), -1, cross.shape[-1]),
+        None if pooled is None else pooled.float(),
+        is_word,
+    )

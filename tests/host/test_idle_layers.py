@@ -53,7 +53,9 @@ def features_in_training(module: ModuleType, model: Any, clip: Any) -> tuple[tor
             return backend.encode([PROMPT], vectors).cross, len(layers_of(clip))
 
 
-def test_what_comes_out_stays_the_same(backend_module: ModuleType, idle: tuple[Any, Any]) -> None:
+def test_what_comes_out_stays_the_same(
+    backend_module: ModuleType, idle: tuple[Any, Any], in_float32: None
+) -> None:
     model, clip = idle
     untouched = clip.encode_from_tokens(clip.tokenize(PROMPT))
     features, run = features_in_training(backend_module, model, clip)
@@ -61,7 +63,9 @@ def test_what_comes_out_stays_the_same(backend_module: ModuleType, idle: tuple[A
     assert run == 1 and len(layers_of(clip)) == 2
 
 
-def test_clip_skip_counts_every_layer(backend_module: ModuleType, idle: tuple[Any, Any]) -> None:
+def test_clip_skip_counts_every_layer(
+    backend_module: ModuleType, idle: tuple[Any, Any], in_float32: None
+) -> None:
     model, clip = idle
     skipping = clip.clone()
     skipping.clip_layer(-2)
