@@ -39,7 +39,16 @@ VARIANTS = (
     "ContinualTrain, compiled with CUDA graphs",
     "ContinualTrain, gradient checkpointing",
 )
-FIGURES = ("selecting", "drawing", "keeping", "state", "starting", "against fp32 on the CPU", "left out")
+FIGURES = (
+    "over the floor",
+    "selecting",
+    "drawing",
+    "keeping",
+    "state",
+    "starting",
+    "against fp32 on the CPU",
+    "left out",
+)
 GROWTH = ("concepts", "steps")
 PIXELS = {"small": 128, "sd15": 256, "sdxl": 256}
 

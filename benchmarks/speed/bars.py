@@ -44,8 +44,9 @@ def _ratio(above: str, below: str, key: str = "median_s") -> Callable[[Records],
 
 def _over_the_floor(records: Records) -> float:
     """As measured in turns where that was done: processes of their own are too far apart for a tenth."""
-    in_turns = records.get("left out", {})
-    return 1 / in_turns["bare_ratio"] if "bare_ratio" in in_turns else _ratio(OURS, FLOOR)(records)
+    if in_turns := records.get("over the floor"):
+        return in_turns["over_ratio"]
+    return _ratio(OURS, FLOOR)(records)
 
 
 def _figure(what: str, key: str) -> Callable[[Records], float]:

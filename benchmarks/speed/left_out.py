@@ -15,15 +15,15 @@ from cns_core.backend import TextFeatures
 from cns_core.host.frozen_weights import frozen_weights
 from cns_core.host.text import encode_prompts
 
-from .loops import Task, bare, continual, random_latents
+from .loops import Task, continual, random_latents
 from .models import HostModel
 
 _TURNS, _STEPS = 6, 3  # the first step of a turn is not counted
 
 
 def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
-    """Median seconds of a step as it is; as multiples of it a bare forward and backward, and a step with one
-    thing left out. Ratios are taken turn by turn: a machine that grows slower or faster does not count.
+    """Median seconds of a step as it is; as multiples of it, a step with one thing left out. Ratios are taken
+    turn by turn: a machine that grows slower or faster does not count.
     """
     ways: dict[str, tuple[str, Callable[..., Any]]] = {
         "as_is": ("frozen_weights", frozen_weights),
@@ -31,13 +31,12 @@ def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
         "one_by_one": ("encode_prompts", _one_by_one),
         "text_in_float32": ("text_dtype", lambda unet_dtype, device: torch.float32),
     }
-    names = ["bare", *ways]
+    names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     task = Task(loaded, random_latents(pixels), 2, _STEPS)
     for turn in range(_TURNS):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            steps = bare(task) if name == "bare" else _steps_with(*ways[name], task)
-            seconds[name].append(statistics.median(steps[1:]))
+            seconds[name].append(statistics.median(_steps_with(*ways[name], task)[1:]))
     return {
         "as_is_s": statistics.median(seconds["as_is"]),
         **{

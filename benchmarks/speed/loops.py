@@ -64,15 +64,20 @@ Loop = Callable[[Task], list[float]]
 def bare(task: Task) -> list[float]:
     """Forward, and backward to what the first cross-attention reads: nothing trains K/V with less."""
     with training_backend(task.loaded) as (backend, _vectors), backend.hung({}):
-        text = TextFeatures.stack([backend.encode([CLASS_CAPTION], None).detached()] * task.batch)
-        text.cross.requires_grad_()
-        noised, t = _noised(task, backend)
+        return timed(bare_pass(task, backend), task.steps)
 
-        def step() -> None:
-            backend.predict(noised, t, text).square().mean().backward()
-            text.cross.grad = None
 
-        return _timed(step, task.steps)
+def bare_pass(task: Task, backend: HostBackend) -> Callable[[], None]:
+    """One step of it; the backend's models must be loaded."""
+    text = TextFeatures.stack([backend.encode([CLASS_CAPTION], None).detached()] * task.batch)
+    text.cross.requires_grad_()
+    noised, t = _noised(task, backend)
+
+    def step() -> None:
+        backend.predict(noised, t, text).square().mean().backward()
+        text.cross.grad = None
+
+    return step
 
 
 def bare_with_text(task: Task) -> list[float]:
@@ -85,7 +90,7 @@ def bare_with_text(task: Task) -> list[float]:
             text = backend.encode(CAPTIONS[: task.batch], token)
             backend.predict(noised, t, text).square().mean().backward()
 
-        return _timed(step, task.steps)
+        return timed(step, task.steps)
 
 
 def continual(
@@ -295,10 +300,11 @@ def _trained(
         error.square().mean().backward()
         optimizer.step()
 
-    return _timed(step, task.steps)
+    return timed(step, task.steps)
 
 
-def _timed(step: Callable[[], None], steps: int) -> list[float]:
+def timed(step: Callable[[], None], steps: int) -> list[float]:
+    """Seconds of each of so many steps."""
     seconds = []
     for _ in range(steps):
         begin = time.perf_counter()

@@ -20,6 +20,7 @@ def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[
     from .left_out import left_out
     from .loops import LOOPS, compute_dtype, measure_loop
     from .models import host_model
+    from .over_the_floor import over_the_floor
     from .precision import against_float32
 
     with torch.inference_mode():
@@ -28,6 +29,8 @@ def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[
         numbers = measure_loop(what, loaded, pixels, batch, steps)
     elif what in GROWTH:
         numbers = GROWTH[what](loaded, pixels)
+    elif what == "over the floor":
+        numbers = over_the_floor(loaded, pixels)
     elif what == "left out":
         numbers = left_out(loaded, pixels)
     elif what == "against fp32 on the CPU":

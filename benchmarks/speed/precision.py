@@ -8,33 +8,48 @@ from torch.nn.functional import cosine_similarity
 
 import cns_core.host.backend as host_backend
 
-from .loops import Task, continual_trainer, random_latents, training_backend
+from .loops import CAPTIONS, Task, continual_trainer, random_latents, training_backend
 from .models import HostModel, host_model
 
 
 def against_float32(loaded: HostModel, pixels: int, size: str) -> dict[str, float]:
-    """One step of the same model, pictures, noise and captions here and there: the losses, and the cosines of
-    the angles between the two gradients of the neurons and of the token.
+    """One step of the same model, pictures, noise and captions here and there: the losses, the cosines of the
+    angles between the two gradients of the neurons and of the token, and how far the captions' features are
+    apart, relative to their norm, beside what rounding them to bfloat16 does.
     """
-    loss, gradients = _step(loaded, pixels)
+    loss, gradients, text = _step(loaded, pixels)
     chosen, host_backend._is_at_home_in_bf16 = host_backend._is_at_home_in_bf16, lambda device: False
     try:
         with torch.inference_mode():
             plain = host_model(size, torch.device("cpu"))
-        exact_loss, exact = _step(plain, pixels)
+        exact_loss, exact, exact_text = _step(plain, pixels)
     finally:
         host_backend._is_at_home_in_bf16 = chosen
     cosines = [
         float(cosine_similarity(g.double(), e.double(), dim=0)) for g, e in zip(gradients, exact, strict=True)
     ]
-    return {"loss": loss, "loss_fp32": exact_loss, "neuron_cosine": cosines[0], "token_cosine": cosines[1]}
+    return {
+        "loss": loss,
+        "loss_fp32": exact_loss,
+        "neuron_cosine": cosines[0],
+        "token_cosine": cosines[1],
+        "text_off": _apart(text, exact_text),
+        "text_rounded": _apart(exact_text.bfloat16().float(), exact_text),
+    }
 
 
-def _step(loaded: HostModel, pixels: int) -> tuple[float, tuple[Tensor, Tensor]]:
+def _apart(found: Tensor, exact: Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+def _step(loaded: HostModel, pixels: int) -> tuple[float, tuple[Tensor, Tensor], Tensor]:
+    """The loss, the gradients of the neurons and of the token, and the captions' features."""
     losses: list[float] = []
     with training_backend(loaded) as (backend, vectors):
         task = Task(loaded, random_latents(pixels), 2, 1)
         trainer = continual_trainer(task, backend, vectors, "none")
+        with backend.hung({}), torch.no_grad():
+            text = backend.encode(CAPTIONS, vectors).cross.cpu()
         trainer.run(lambda report: losses.append(report.diffusion))
         tokens = torch.cat([vector.grad for vector in trainer.vectors.values()])
-        return losses[0], (trainer.delta.values.grad.cpu(), tokens.cpu())
+        return losses[0], (trainer.delta.values.grad.cpu(), tokens.cpu()), text

@@ -17,17 +17,24 @@ def text(records: Sequence[Record]) -> str:
 
 
 def write_report(records: Sequence[Record], path: Path) -> None:
-    """A page at `path` and its plot beside it, in `images/`."""
-    plot = path.parent / "images" / f"{path.stem}.png"
-    plot.parent.mkdir(parents=True, exist_ok=True)
-    _plot(records, plot)
+    """A page at `path` and, of loops and curves, a plot beside it, in `images/`."""
     head = path.read_text(encoding="utf-8").split(_BEGIN)[0] if path.exists() else "# Speed and memory\n\n"
-    page = f"{head}{_BEGIN}\n\n![The same in a plot](images/{plot.name})\n\n{text(records)}\n"
-    path.write_text(page, encoding="utf-8")
+    parts = [f"{head}{_BEGIN}", text(records)]
+    if plotted := [g for g in _by_setting(records) if any("median_s" in r or "points" in r for r in g)]:
+        plot = path.parent / "images" / f"{path.stem}.png"
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        _plot(plotted, plot)
+        parts.insert(1, f"![The same in a plot](images/{plot.name})")
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 # What to call the numbers that are neither a loop's nor a curve's, and how many decimals tell something.
 _FIGURES = {
+    "step_s": ("seconds a training step, a bare pass after each", 3),
+    "bare_s": ("seconds a bare forward and backward, a training step after each", 3),
+    "over_ratio": ("the ratio of the two, pair by pair", 3),
+    "over_low": ("its lower quartile", 3),
+    "over_high": ("its upper quartile", 3),
     "selection_s": ("seconds to score and rank", 2),
     "first_encoding_s": ("seconds to encode, the first time: with the calibration prompts", 2),
     "later_encoding_s": ("seconds to encode, later: its captions alone", 2),
@@ -44,7 +51,6 @@ _FIGURES = {
     "position_bytes": ("bytes an entry for its place", 2),
     "import_s": ("seconds to import the pack and describe its nodes", 3),
     "as_is_s": ("seconds a training step as it is", 3),
-    "bare_ratio": ("x that, a bare forward and backward alone", 3),
     "cast_at_every_call_ratio": ("x that, weights cast to the computing dtype at every call", 3),
     "one_by_one_ratio": ("x that, the captions of a batch encoded one by one", 3),
     "text_in_float32_ratio": ("x that, the text encoder's matrix products in float32", 3),
@@ -52,6 +58,8 @@ _FIGURES = {
     "loss_fp32": ("loss in float32 on the CPU", 6),
     "neuron_cosine": ("cosine between the gradients of the neurons", 6),
     "token_cosine": ("cosine between the gradients of the token", 6),
+    "text_off": ("how far the text features are from float32's, of their norm", 5),
+    "text_rounded": ("how far rounding float32's to bfloat16 moves them", 5),
 }
 _COLUMNS = {
     "learning_step_s": "s a training step",
@@ -130,13 +138,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _plot(records: Sequence[Record], path: Path) -> None:
+def _plot(groups: Sequence[Sequence[Record]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    groups = _by_setting(records)
     figure, axes = pyplot.subplots(
         len(groups), 4, figsize=(20, 4.4 * len(groups)), squeeze=False, layout="constrained"
     )

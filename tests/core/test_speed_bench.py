@@ -52,7 +52,7 @@ def test_drawing_may_differ_as_much_as_a_clone_of_the_plain_model(ratio, clone, 
 
 
 def test_what_was_measured_in_turns_comes_before_what_was_not() -> None:
-    bar, *_ = held_against([*RECORDS, record("left out", bare_ratio=0.8)], "small")
+    bar, *_ = held_against([*RECORDS, record("over the floor", over_ratio=1.25)], "small")
     assert bar.found == 1.25 and not bar.met
 
 
@@ -114,3 +114,10 @@ def test_a_page_is_written_anew_below_what_a_person_wrote(tmp_path: Path) -> Non
     written = page.read_text(encoding="utf-8")
     assert written.startswith("# Speed\n\nHow to read it.\n\n") and written.count("## small") == 1
     assert NATIVE in written and (tmp_path / "images" / "speed.png").stat().st_size > 10_000
+
+
+def test_a_page_of_single_figures_has_no_plot(tmp_path: Path) -> None:
+    page = tmp_path / "speed.md"
+    write_report([record("state", value_bytes=4.0)], page)
+    assert "bytes an entry for its value" in page.read_text(encoding="utf-8")
+    assert "![" not in page.read_text(encoding="utf-8") and not (tmp_path / "images").exists()
