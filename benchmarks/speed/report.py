@@ -53,7 +53,7 @@ _FIGURES = {
     "as_is_s": ("seconds a training step as it is", 3),
     "cast_at_every_call_ratio": ("x that, weights cast to the computing dtype at every call", 3),
     "one_by_one_ratio": ("x that, the captions of a batch encoded one by one", 3),
-    "text_in_float32_ratio": ("x that, the text encoder's matrix products in float32", 3),
+    "text_in_float32_ratio": ("x that, the text encoder in float32", 3),
     "loss": ("loss of the first step", 6),
     "loss_fp32": ("loss in float32 on the CPU", 6),
     "neuron_cosine": ("cosine between the gradients of the neurons", 6),

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..backend import TextFeatures
 from .frozen_weights import frozen_weights
 from .idle_layers import idle_layers_left_out
-from .mixed_precision import inputs_cast, products_in, weight_dtypes
+from .mixed_precision import computing_in, inputs_cast, weight_dtypes
 from .model import PREFIX, noise_levels
 from .text import SplicedTokenizer, encode_prompts, with_tokens
 
@@ -54,7 +54,7 @@ class HostBackend:
         if token_vectors is not None:
             for name, tokenizer in self._spliced.items():
                 tokenizer.vectors[self.token] = token_vectors[name]
-        with _mutation_safe(self._constants), products_in(self._text_dtype, self._text_device):
+        with _mutation_safe(self._constants), computing_in(self._text_dtype, self._text_device):
             features = encode_prompts(self.clip, prompts, pooled=self.model.model.adm_channels > 0)
         pooled = None if features.pooled is None else features.pooled.to(self.device)
         return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
@@ -124,8 +124,9 @@ class HostBackend:
 
 
 def text_dtype(unet_dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Of the text encoder's matrix products; the host itself, when it draws, takes float32."""
-    in_bf16 = unet_dtype == torch.bfloat16 and _is_at_home_in_bf16(device)
+    """What the text encoder's linear layers and attention compute in; the host, drawing, takes float32."""
+    known = device.type in ("cpu", "cuda")  # of other devices not every PyTorch has autocast in bfloat16
+    in_bf16 = unet_dtype == torch.bfloat16 and known and _is_at_home_in_bf16(device)
     return torch.bfloat16 if in_bf16 else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""The text encoder in training: products in bfloat16, features and gradients close to float32's, and no trace
+"""The text encoder in training: computed in bfloat16, features and gradients close to float32's, and no trace
 afterwards.
 """
 
@@ -26,7 +26,7 @@ def backend_module(pack: ModuleType) -> ModuleType:
 
 
 def encoded(module: ModuleType, loaded: Any, dtype: torch.dtype, monkeypatch: Any) -> tuple[Tensor, Tensor]:
-    """Features with the products in this dtype, and the gradient of a random reading of them in the token."""
+    """Features computed in this dtype, and the gradient of a random reading of them in the token."""
     monkeypatch.setattr(module, "text_dtype", lambda unet_dtype, device: dtype)
     vector = torch.randn(768, generator=torch.Generator().manual_seed(1)) * 0.02
     with module.training_mode():
@@ -83,5 +83,6 @@ def test_bfloat16_only_where_the_unet_trains_in_it_and_the_device_has_it(
     monkeypatch.setattr(backend_module, "_is_at_home_in_bf16", lambda device: True)
     assert backend_module.text_dtype(torch.bfloat16, device) == torch.bfloat16
     assert backend_module.text_dtype(torch.float32, device) == torch.float32
+    assert backend_module.text_dtype(torch.bfloat16, torch.device("mps")) == torch.float32
     monkeypatch.setattr(backend_module, "_is_at_home_in_bf16", lambda device: False)
     assert backend_module.text_dtype(torch.bfloat16, device) == torch.float32
