@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,15 @@ def random_model(comfy: ModuleType, small_checkpoint: Path) -> LoadedModel:
             str(small_checkpoint), output_vae=True, output_clip=True, te_model_options=SMALL_TEXT_OPTIONS
         )
     return LoadedModel(model, clip, vae)
+
+
+@pytest.fixture(scope="session")
+def backend_module(pack: ModuleType) -> ModuleType:
+    """The module of the training backend, in the host that has loaded the pack."""
+    asyncio.run(pack.comfy_entrypoint())
+    from ComfyUI_CNS.cns_core.host import backend
+
+    return backend
 
 
 @pytest.fixture

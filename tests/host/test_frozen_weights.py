@@ -11,16 +11,6 @@ import torch
 PROMPT = "a photo of a dog"
 
 
-@pytest.fixture(scope="module")
-def backend_module(pack: ModuleType) -> ModuleType:
-    import asyncio
-
-    asyncio.run(pack.comfy_entrypoint())
-    from ComfyUI_CNS.cns_core.host import backend
-
-    return backend
-
-
 def weights_of(model: Any, clip: Any) -> dict[str, torch.Tensor]:
     modules = {"unet": model.model.diffusion_model, "text": clip.cond_stage_model}
     return {f"{root} {name}": p for root, m in modules.items() for name, p in m.named_parameters()}

@@ -18,16 +18,6 @@ PROMPT = "a photo of a dog"
 
 
 @pytest.fixture(scope="module")
-def backend_module(pack: ModuleType) -> ModuleType:
-    import asyncio
-
-    asyncio.run(pack.comfy_entrypoint())
-    from ComfyUI_CNS.cns_core.host import backend
-
-    return backend
-
-
-@pytest.fixture(scope="module")
 def idle(comfy: ModuleType, small_checkpoint: Path) -> tuple[Any, Any]:
     """MODEL and CLIP whose second text layer is an exact identity."""
     state = load_file(small_checkpoint)

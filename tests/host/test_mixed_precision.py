@@ -15,16 +15,6 @@ from torch.nn.functional import cosine_similarity
 PROMPTS = ["a photo of <x> in the snow", "<x>"]
 
 
-@pytest.fixture(scope="module")
-def backend_module(pack: ModuleType) -> ModuleType:
-    import asyncio
-
-    asyncio.run(pack.comfy_entrypoint())
-    from ComfyUI_CNS.cns_core.host import backend
-
-    return backend
-
-
 def encoded(module: ModuleType, loaded: Any, dtype: torch.dtype, monkeypatch: Any) -> tuple[Tensor, Tensor]:
     """Features computed in this dtype, and the gradient of a random reading of them in the token."""
     monkeypatch.setattr(module, "text_dtype", lambda unet_dtype, device: dtype)
