@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 import cns_core.host.backend as host_backend
 from cns_core.backend import TextFeatures
 from cns_core.host.frozen_weights import frozen_weights
+from cns_core.host.precision import Precision, fastest_precision
 from cns_core.host.text import encode_prompts
 
 from .loops import Task, continual, random_latents
@@ -29,7 +31,7 @@ def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
         "as_is": ("frozen_weights", frozen_weights),
         "cast_at_every_call": ("frozen_weights", _cast_at_every_call),
         "one_by_one": ("encode_prompts", _one_by_one),
-        "text_in_float32": ("text_dtype", lambda unet_dtype, device: torch.float32),
+        "text_in_float32": ("fastest_precision", _text_in_float32),
     }
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -62,6 +64,10 @@ def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 def _cast_at_every_call(dtypes: Mapping[nn.Module, Any]) -> AbstractContextManager[None]:
     return frozen_weights(dict.fromkeys(dtypes))
+
+
+def _text_in_float32(unet_device: torch.device, text_device: torch.device) -> Precision:
+    return replace(fastest_precision(unet_device, text_device), text=torch.float32)
 
 
 def _one_by_one(clip: Any, prompts: Sequence[str], pooled: bool) -> TextFeatures:

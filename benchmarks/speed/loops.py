@@ -21,6 +21,7 @@ from cns_core.backend import TextFeatures
 from cns_core.delta import PackedDelta
 from cns_core.host.backend import HostBackend, training_mode
 from cns_core.host.model import model_layout
+from cns_core.host.precision import Precision
 from cns_core.host.text import token_tables
 from cns_core.masks import NeuronMask
 from cns_core.settings import TrainSettings
@@ -98,11 +99,12 @@ def continual(
     earlier: int = 0,
     on_step: Callable[[], None] = lambda: None,
     change: Callable[[nn.Module], None] = lambda unet: None,
+    precision: Precision | None = None,
 ) -> Loop:
     """`ContinualTrain`'s own loop with this prior, after so many earlier concepts, on a changed U-Net."""
 
     def run(task: Task) -> list[float]:
-        with training_backend(task.loaded) as (backend, vectors):
+        with training_backend(task.loaded, precision) as (backend, vectors):
             change(backend.model.model.diffusion_model)
             trainer = continual_trainer(task, backend, vectors, prior, earlier)
             seconds: list[float] = []
@@ -270,15 +272,17 @@ def random_latents(pixels: int) -> Tensor:
 def compute_dtype(loaded: HostModel) -> torch.dtype:
     """What the pack trains in on this device."""
     with training_backend(loaded) as (backend, _):
-        return backend.model.get_model_object("manual_cast_dtype") or backend.model.model_dtype()
+        return backend.precision.unet
 
 
 @contextmanager
-def training_backend(loaded: HostModel) -> Iterator[tuple[HostBackend, TokenVectors]]:
+def training_backend(
+    loaded: HostModel, precision: Precision | None = None
+) -> Iterator[tuple[HostBackend, TokenVectors]]:
     """The pack's backend for a model, and starting vectors for `TOKEN`."""
     with training_mode():
         vectors = {name: torch.zeros(table.shape[1]) for name, table in token_tables(loaded.clip).items()}
-        yield HostBackend(loaded.model, loaded.clip, TOKEN, vectors, {}), vectors
+        yield HostBackend(loaded.model, loaded.clip, TOKEN, vectors, {}, precision), vectors
 
 
 def _trained(

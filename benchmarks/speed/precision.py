@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-import cns_core.host.backend as host_backend
+from cns_core.host.precision import FLOAT32, Precision
 
 from .loops import CAPTIONS, Task, continual_trainer, random_latents, training_backend
 from .models import HostModel, host_model
@@ -18,13 +18,9 @@ def against_float32(loaded: HostModel, pixels: int, size: str) -> dict[str, floa
     apart, relative to their norm, beside what rounding them to bfloat16 does.
     """
     loss, gradients, text = _step(loaded, pixels)
-    chosen, host_backend._is_at_home_in_bf16 = host_backend._is_at_home_in_bf16, lambda device: False
-    try:
-        with torch.inference_mode():
-            plain = host_model(size, torch.device("cpu"))
-        exact_loss, exact, exact_text = _step(plain, pixels)
-    finally:
-        host_backend._is_at_home_in_bf16 = chosen
+    with torch.inference_mode():
+        plain = host_model(size, torch.device("cpu"))
+    exact_loss, exact, exact_text = _step(plain, pixels, FLOAT32)
     cosines = [
         float(cosine_similarity(g.double(), e.double(), dim=0)) for g, e in zip(gradients, exact, strict=True)
     ]
@@ -42,10 +38,12 @@ def _apart(found: Tensor, exact: Tensor) -> float:
     return float((found - exact).norm() / exact.norm())
 
 
-def _step(loaded: HostModel, pixels: int) -> tuple[float, tuple[Tensor, Tensor], Tensor]:
+def _step(
+    loaded: HostModel, pixels: int, precision: Precision | None = None
+) -> tuple[float, tuple[Tensor, Tensor], Tensor]:
     """The loss, the gradients of the neurons and of the token, and the captions' features."""
     losses: list[float] = []
-    with training_backend(loaded) as (backend, vectors):
+    with training_backend(loaded, precision) as (backend, vectors):
         task = Task(loaded, random_latents(pixels), 2, 1)
         trainer = continual_trainer(task, backend, vectors, "none")
         with backend.hung({}), torch.no_grad():

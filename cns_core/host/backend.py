@@ -16,6 +16,7 @@ from .frozen_weights import frozen_weights
 from .idle_layers import idle_layers_left_out
 from .mixed_precision import computing_in, inputs_cast, weight_dtypes
 from .model import PREFIX, noise_levels
+from .precision import Precision, fastest_precision
 from .text import SplicedTokenizer, encode_prompts, with_tokens
 
 
@@ -27,10 +28,16 @@ class HostBackend:
     """
 
     def __init__(
-        self, model: Any, clip: Any, token: str, token_vectors: Mapping[str, Tensor], known: Mapping[str, Any]
+        self,
+        model: Any,
+        clip: Any,
+        token: str,
+        token_vectors: Mapping[str, Tensor],
+        known: Mapping[str, Any],
+        precision: Precision | None = None,
     ) -> None:
         """token: the new one, with its starting vectors; known: tokens of the memory, so that captions may
-        mention them.
+        mention them; precision: None computes in what is fastest on the models' devices.
         """
         self.levels = noise_levels(model)
         self.device = torch.device(model.load_device)
@@ -40,10 +47,10 @@ class HostBackend:
             if "disable_dynamic" in _clone_arguments(model)
             else model.clone()
         )
-        self.model = _trainable(clone)
         self.clip = with_tokens(clip, {**known, token: dict(token_vectors)})
         self._text_device = torch.device(self.clip.patcher.load_device)
-        self._text_dtype = text_dtype(self._unet_dtype(), self._text_device)
+        self.precision = precision or fastest_precision(self.device, self._text_device)
+        self.model = _trainable(clone, self.precision.unet)
         self._spliced = {
             n: t for n, t in vars(self.clip.tokenizer).items() if isinstance(t, SplicedTokenizer)
         }
@@ -54,7 +61,7 @@ class HostBackend:
         if token_vectors is not None:
             for name, tokenizer in self._spliced.items():
                 tokenizer.vectors[self.token] = token_vectors[name]
-        with _mutation_safe(self._constants), computing_in(self._text_dtype, self._text_device):
+        with _mutation_safe(self._constants), computing_in(self.precision.text, self._text_device):
             features = encode_prompts(self.clip, prompts, pooled=self.model.model.adm_channels > 0)
         pooled = None if features.pooled is None else features.pooled.to(self.device)
         return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
@@ -113,21 +120,11 @@ class HostBackend:
                 "unload other models, or start ComfyUI without --lowvram."
             )
         encoder = self.clip.cond_stage_model
-        dtypes = {self.model.model: self._unet_dtype(), **weight_dtypes(encoder, self._text_dtype)}
+        dtypes = {self.model.model: self.precision.unet, **weight_dtypes(encoder, self.precision.text)}
         self._loaded.enter_context(frozen_weights(dtypes))
-        self._loaded.enter_context(inputs_cast(encoder, self._text_dtype))
+        self._loaded.enter_context(inputs_cast(encoder, self.precision.text))
         self._loaded.enter_context(idle_layers_left_out(self.clip))
         self._constants = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
-
-    def _unet_dtype(self) -> torch.dtype:
-        return self.model.get_model_object("manual_cast_dtype") or self.model.model_dtype()
-
-
-def text_dtype(unet_dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What the text encoder's linear layers and attention compute in; the host, drawing, takes float32."""
-    known = device.type in ("cpu", "cuda")  # of other devices not every PyTorch has autocast in bfloat16
-    in_bf16 = unet_dtype == torch.bfloat16 and known and _is_at_home_in_bf16(device)
-    return torch.bfloat16 if in_bf16 else torch.float32
 
 
 def _mutation_safe(constants: set[int]) -> Any:
@@ -183,12 +180,9 @@ def training_mode() -> Iterator[None]:
                 management.in_training = flag
 
 
-def _trainable(model: Any) -> Any:
-    """Compute in bfloat16 or float32 (float16 gradients underflow), without other packs' attention
-    patches.
-    """
-    dtype = torch.bfloat16 if _is_at_home_in_bf16(model.load_device) else torch.float32
-    if model.model_dtype() != dtype:
+def _trainable(model: Any, dtype: torch.dtype) -> Any:
+    """Compute in `dtype`, and refuse other packs' attention patches."""
+    if (model.get_model_object("manual_cast_dtype") or model.model_dtype()) != dtype:
         model.set_model_compute_dtype(dtype)
     options = model.model_options["transformer_options"]
     replaced = [*options.get("patches", {}), *options.get("patches_replace", {})]
@@ -199,14 +193,6 @@ def _trainable(model: Any) -> Any:
             "against. Connect the checkpoint loader's MODEL."
         )
     return model
-
-
-def _is_at_home_in_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is the faster one there; of CPUs only where they have instructions for it."""
-    if not management.is_device_cpu(device):
-        return bool(management.should_use_bf16(device))
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch 2.6 and newer can tell
-    return supported is not None and bool(supported())
 
 
 def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -110,12 +110,16 @@ def backend_module(pack: ModuleType) -> ModuleType:
     return backend
 
 
-@pytest.fixture
-def in_float32(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training computes in float32 on every machine, for comparisons closer than bfloat16 allows."""
-    from ComfyUI_CNS.cns_core.host import backend
+@pytest.fixture(scope="session")
+def float32(pack: ModuleType, comfy: ModuleType) -> Any:
+    """A precision that is the same on every machine.
 
-    monkeypatch.setattr(backend, "_is_at_home_in_bf16", lambda device: False)
+    What is compared closely has to be computed in it: in bfloat16, which training takes where the CPU has
+    instructions for it, results depend on the thread count and on how many prompts are encoded together.
+    """
+    from ComfyUI_CNS.cns_core.host.precision import FLOAT32
+
+    return FLOAT32
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def test_the_clip_of_another_family_is_refused(family, random_model):
         read_base(model, random_model.clip)
 
 
-def test_prompts_encoded_together_are_prompts_encoded_one_by_one(family):
+def test_prompts_encoded_together_are_prompts_encoded_one_by_one(family, float32):
     from ComfyUI_CNS.cns_core.backend import TextFeatures
     from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
 
@@ -122,7 +122,7 @@ def test_prompts_encoded_together_are_prompts_encoded_one_by_one(family):
     vectors = {e: torch.linspace(-1, 1, width) for e, width in ENCODERS[name].items()}
     prompts = ["a dog", "a photo of <x> in (deep:1.3) snow", "<x>"]
     with training_mode(), torch.no_grad():
-        backend = HostBackend(model, clip, "<x>", vectors, {})
+        backend = HostBackend(model, clip, "<x>", vectors, {}, float32)
         with backend.hung({}):
             together = backend.encode(prompts, vectors)
             alone = TextFeatures.stack([backend.encode([prompt], vectors) for prompt in prompts])

@@ -35,39 +35,41 @@ def layers_of(clip: Any) -> torch.nn.ModuleList:
     return clip.cond_stage_model.clip_l.transformer.text_model.encoder.layers
 
 
-def features_in_training(module: ModuleType, model: Any, clip: Any) -> tuple[torch.Tensor, int]:
+def features_in_training(
+    module: ModuleType, model: Any, clip: Any, precision: Any
+) -> tuple[torch.Tensor, int]:
     with module.training_mode(), torch.no_grad():
         vectors = {"clip_l": torch.zeros(768)}
-        backend = module.HostBackend(model, clip, "<x>", vectors, {})
+        backend = module.HostBackend(model, clip, "<x>", vectors, {}, precision)
         with backend.hung({}):
             return backend.encode([PROMPT], vectors).cross, len(layers_of(clip))
 
 
 def test_what_comes_out_stays_the_same(
-    backend_module: ModuleType, idle: tuple[Any, Any], in_float32: None
+    backend_module: ModuleType, idle: tuple[Any, Any], float32: Any
 ) -> None:
     model, clip = idle
     untouched = clip.encode_from_tokens(clip.tokenize(PROMPT))
-    features, run = features_in_training(backend_module, model, clip)
+    features, run = features_in_training(backend_module, model, clip, float32)
     assert torch.equal(features, untouched.float())
     assert run == 1 and len(layers_of(clip)) == 2
 
 
 def test_clip_skip_counts_every_layer(
-    backend_module: ModuleType, idle: tuple[Any, Any], in_float32: None
+    backend_module: ModuleType, idle: tuple[Any, Any], float32: Any
 ) -> None:
     model, clip = idle
     skipping = clip.clone()
     skipping.clip_layer(-2)
     untouched = skipping.encode_from_tokens(skipping.tokenize(PROMPT))
-    features, run = features_in_training(backend_module, model, skipping)
+    features, run = features_in_training(backend_module, model, skipping, float32)
     assert torch.equal(features, untouched.float()) and run == 2
     # A clip skip that another clone left behind in the shared text encoder is none of this one's.
-    assert features_in_training(backend_module, model, clip)[1] == 1
+    assert features_in_training(backend_module, model, clip, float32)[1] == 1
 
 
-def test_busy_layers_are_run(backend_module: ModuleType, random_model: Any) -> None:
-    assert features_in_training(backend_module, random_model.model, random_model.clip)[1] == 2
+def test_busy_layers_are_run(backend_module: ModuleType, random_model: Any, float32: Any) -> None:
+    assert features_in_training(backend_module, random_model.model, random_model.clip, float32)[1] == 2
 
 
 def test_selecting_leaves_them_out_and_puts_them_back(

@@ -502,7 +502,7 @@ def test_as_of_an_earlier_concept(run, models, both, untouched):
 
 
 def test_what_was_trained_is_what_is_drawn(
-    comfy, run, train, models, random_model, dog, dog_neurons, untouched, in_float32
+    comfy, run, train, models, random_model, dog, dog_neurons, untouched, float32
 ):
     """The loss of a frozen further run on the memory equals that of drawing it: training and patches
     agree.
@@ -514,7 +514,9 @@ def test_what_was_trained_is_what_is_drawn(
     learned = memory.concepts[0]
     z, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
     with training_mode():
-        backend = HostBackend(models["model"], models["clip"], "<my-dog>", learned.token_vectors, {})
+        backend = HostBackend(
+            models["model"], models["clip"], "<my-dog>", learned.token_vectors, {}, float32
+        )
         delta = PackedDelta(learned.mask, learned.mask, memory.values(), backend.device)
         with backend.hung({n: delta.weight_function(n) for n in delta.layout.names}), torch.no_grad():
             features = backend.encode(["a photo of <my-dog>"], learned.token_vectors)

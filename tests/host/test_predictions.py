@@ -18,7 +18,7 @@ def modules(pack):
 
 @pytest.mark.parametrize("sampling", ["eps", "v_prediction"])
 @pytest.mark.parametrize("t", [0, 300, 999])
-def test_the_prediction_is_the_networks_output(modules, random_model, in_float32, sampling, t):
+def test_the_prediction_is_the_networks_output(modules, random_model, float32, sampling, t):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     backend_module, model_module = modules
@@ -30,7 +30,7 @@ def test_the_prediction_is_the_networks_output(modules, random_model, in_float32
     z, steps = torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([t, t])
     with backend_module.training_mode(), torch.no_grad():
         vectors = {"clip_l": torch.zeros(768)}
-        backend = backend_module.HostBackend(patched, random_model.clip, "<x>", vectors, {})
+        backend = backend_module.HostBackend(patched, random_model.clip, "<x>", vectors, {}, float32)
         with backend.hung({}):
             features = backend.encode(["a photo of a dog", "<x>"], vectors)
             got = backend.predict(z, steps, features)
