@@ -29,7 +29,7 @@ the small base model:
   dev.py base unet --help     one tool's options
   dev.py bench base           draws with it and holds the pictures against bars
   dev.py bench learning       learns the concepts that it has never seen, and scores them
-                All of them work in benchmarks/base/work/ unless --work names another folder.
+                All of them work in small_base/work/ unless --work names another folder.
 
 The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
 """
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--clip-model",
         metavar="FOLDER",
-        help="a transformers CLIP folder or a Hugging Face id for the scores; default: the built-in one",
+        help="a transformers CLIP folder or a Hugging Face id for the scores; default: the small judge",
     )
     demo.add_argument(
         "--output", type=Path, default=ROOT / "demo_output", metavar="DIR", help="default: demo_output"
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--size", choices=("s", "m"), default="s", help="of the base; default: s")
     bench.add_argument(
-        "--work", type=Path, metavar="DIR", help="where the tools work; default: benchmarks/base/work"
+        "--work", type=Path, metavar="DIR", help="where the tools work; default: small_base/work"
     )
     bench.add_argument(
         "--packed", type=Path, metavar="FILE", help="a packed base; default: the newest state of training"

@@ -39,7 +39,7 @@ class Bench:
         import comfy.sd
         import torch
 
-        from cns_core.clip_scores import ClipScorer
+        from cns_core.evaluation.clip_scores import ClipScorer
 
         self.torch = torch
         self.options = options
@@ -98,7 +98,7 @@ class Bench:
         }
 
     def _as_method(self, selection: Any, method: str, seed: int) -> Any:
-        from cns_core.masks import NeuronMask
+        from cns_core.methods.cns.masks import NeuronMask
 
         mask = selection.concept_mask
         if method == "all":

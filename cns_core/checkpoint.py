@@ -15,24 +15,26 @@ from torch import Tensor
 from .atomic_write import write_atomically
 from .tokens import TokenVectors
 
+_VERSION = 2
+
 
 @dataclass(frozen=True, eq=False)
 class TrainerState:
-    """The state after a whole number of steps (as many as there are losses).
+    """The state after a whole number of steps.
 
-    values: float32 `(n,)`; optimizer: Adam's moments as flat tensors; generator: uint8, the CPU generator's
-    state at the start of the next step; losses: (diffusion, prior, regularisation) of every step so far.
+    adaptation: what the method keeps; optimizer: moments of each parameter; generator: uint8, the CPU
+    generator's state at the start of the next step; losses: by name, of every step so far.
     """
 
-    values: Tensor
+    adaptation: dict[str, Tensor]
     token_vectors: TokenVectors
     optimizer: dict[str, Tensor]
     generator: Tensor
-    losses: tuple[tuple[float, float, float], ...]
+    losses: dict[str, tuple[float, ...]]
 
 
-def adam_state(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
-    """Adam's `step`, `exp_avg`, `exp_avg_sq` per parameter, as CPU copies named `<parameter>.<moment>`."""
+def optimizer_state(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[str, Tensor]:
+    """Each parameter's moments, as CPU copies named `<parameter>.<moment>`."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[str, Tensor] = {}
     for name, parameter in zip(names, parameters, strict=True):
@@ -41,8 +43,10 @@ def adam_state(optimizer: torch.optim.Optimizer, names: Sequence[str]) -> dict[s
     return state
 
 
-def restore_adam(optimizer: torch.optim.Optimizer, names: Sequence[str], state: dict[str, Tensor]) -> None:
-    """Put back what `adam_state` took."""
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Sequence[str], state: dict[str, Tensor]
+) -> None:
+    """Put back what `optimizer_state` took."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, parameter in zip(names, parameters, strict=True):
         moments = {k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")}
@@ -55,19 +59,21 @@ def restore_adam(optimizer: torch.optim.Optimizer, names: Sequence[str], state: 
 
 def save_state(path: Path, state: TrainerState, key: str) -> None:
     """Write atomically; `key` says which run it belongs to."""
-    tensors = {"values": state.values, "generator": state.generator}
-    tensors["losses"] = torch.tensor(state.losses, dtype=torch.float64).reshape(-1, 3)
+    tensors = {"generator": state.generator}
+    tensors["losses"] = torch.tensor(list(state.losses.values()), dtype=torch.float64)
+    tensors |= {f"adaptation.{n}": v for n, v in state.adaptation.items()}
     tensors |= {f"token.{n}": v for n, v in state.token_vectors.items()}
-    tensors |= {f"adam.{n}": v for n, v in state.optimizer.items()}
-    write_atomically(path, save(tensors, {"cns_checkpoint": json.dumps({"version": 1, "key": key})}))
+    tensors |= {f"optimizer.{n}": v for n, v in state.optimizer.items()}
+    about = {"version": _VERSION, "key": key, "losses": list(state.losses)}
+    write_atomically(path, save(tensors, {"cns_checkpoint": json.dumps(about)}))
 
 
 def load_state(path: Path, key: str) -> TrainerState:
     """Read a checkpoint of the run `key`. ValueError when it is damaged or of another run."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get("cns_checkpoint", "{}"))
-            if found != {"version": 1, "key": key}:
+            about = json.loads((file.metadata() or {}).get("cns_checkpoint", "{}"))
+            if (about.get("version"), about.get("key")) != (_VERSION, key):
                 raise ValueError(f"{path.name} is no checkpoint of this run; delete it to start anew.")
             names = file.keys()  # a safe_open itself cannot be iterated
             tensors = {name: file.get_tensor(name) for name in names}
@@ -75,10 +81,14 @@ def load_state(path: Path, key: str) -> TrainerState:
         raise ValueError(
             f"The checkpoint {path.name} is damaged ({error}); delete it to start anew."
         ) from error
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+
     return TrainerState(
-        values=tensors["values"],
-        token_vectors={n.removeprefix("token."): v for n, v in tensors.items() if n.startswith("token.")},
-        optimizer={n.removeprefix("adam."): v for n, v in tensors.items() if n.startswith("adam.")},
+        adaptation=below("adaptation."),
+        token_vectors=below("token."),
+        optimizer=below("optimizer."),
         generator=tensors["generator"],
-        losses=tuple((row[0], row[1], row[2]) for row in tensors["losses"].tolist()),
+        losses={n: tuple(row) for n, row in zip(about["losses"], tensors["losses"].tolist(), strict=True)},
     )

@@ -89,6 +89,13 @@ class Concept:
         """The same caption about the class in general: 'a photo of <my-dog>' becomes 'a photo of dog'."""
         return caption.replace(self.token, self.class_word)
 
+    def class_captions(self) -> tuple[str, ...]:
+        """One caption of each image, about the class in general; images take turns where they share several
+        wordings.
+        """
+        chosen = [image.captions[i % len(image.captions)] for i, image in enumerate(self.images)]
+        return tuple(dict.fromkeys(map(self.class_caption, chosen)))
+
     def digest(self) -> str:
         """SHA-256 (hex) over every field, pixels and masks included; the same in every process."""
         sha = hashlib.sha256()

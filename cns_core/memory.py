@@ -1,6 +1,4 @@
-"""`ConceptMemory`: the ordered record of what has been learned on one base model, from which any stage can
-be rebuilt.
-"""
+"""`ConceptMemory`: what has been learned on one base model, in order, so that any stage can be rebuilt."""
 
 from __future__ import annotations
 
@@ -8,31 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .masks import NeuronMask
+from .method import Change, ModelIdentity
 from .projections import ProjectionLayout, flat_weights
 from .tokens import TokenVectors
-
-_PIECE = 2**18  # entries
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """Which model a memory belongs to: its family (`SD1`, `SD2`, `SDXL`, ...) and a hash over K/V and token
-    table(s).
-    """
-
-    family: str
-    fingerprint: str
-
-    def __str__(self) -> str:
-        return f"{self.family} model {self.fingerprint[:12]}"
 
 
 def fingerprint(
@@ -57,47 +39,34 @@ def _half_bytes(tensor: Tensor) -> memoryview:
 class LearnedConcept:
     """One learned concept.
 
-    values: float16 `(mask.count(),)`, W - W_0 on the mask right after it was learned, in flat order;
-    token_vectors: encoder -> float32 `(dim,)`; losses: float32 `(steps, 3)`: diffusion, prior,
-    regularisation; learned_at: ISO 8601, UTC.
+    method: its name in the registry; change: what it left in the projections; token_vectors: encoder -> float32
+    `(dim,)`; losses: by name, float32 `(steps,)`; learned_at: ISO 8601, UTC.
     """
 
     name: str
     token: str
     class_word: str
     kind: str
-    mask: NeuronMask
-    values: Tensor
+    method: str
+    change: Change
     token_vectors: TokenVectors
     settings: dict[str, Any]
-    losses: Tensor
+    losses: dict[str, Tensor]
     learned_at: str
-
-    def __post_init__(self) -> None:
-        if self.values.dtype != torch.float16 or self.values.shape != (self.mask.count(),):
-            raise ValueError(
-                f"Concept {self.name!r} has {self.values.dtype} values of shape {tuple(self.values.shape)}; "
-                "its mask selects "
-                f"{self.mask.count():,} entries, so float16 of shape ({self.mask.count()},) was expected."
-            )
-        if not bool(torch.isfinite(self.values).all()):
-            raise ValueError(f"Concept {self.name!r} holds values that are not finite.")
 
 
 @dataclass(frozen=True, eq=False)
 class ConceptMemory:
     """Concepts in the order in which they were learned. Every change gives a new memory."""
 
-    base: BaseModel
+    base: ModelIdentity
     layout: ProjectionLayout
     concepts: tuple[LearnedConcept, ...] = field(default=())
 
     def __post_init__(self) -> None:
         for concept in self.concepts:
-            if concept.mask.layout != self.layout:
-                raise ValueError(
-                    f"The mask of concept {concept.name!r} belongs to another model than its memory."
-                )
+            if concept.change.layout != self.layout:
+                raise ValueError(f"Concept {concept.name!r} was learned on another model than its memory's.")
         for what, taken in (
             ("name", [c.name.lower() for c in self.concepts]),
             ("token", [c.token for c in self.concepts]),
@@ -137,34 +106,23 @@ class ConceptMemory:
             )
         return replace(self, concepts=self.concepts[:count])
 
-    def union_mask(self) -> NeuronMask:
-        """Entries that any concept has moved (OR over s of M_con(s))."""
-        union = NeuronMask.empty(self.layout)
+    def changes(self) -> dict[str, Tensor]:
+        """W_t - W_0 of every projection `(out, text_dim)`, float16, each concept laid on those before it."""
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return dict(zip(self.layout.names, pool.map(self._change, self.layout.names), strict=True))
+
+    def _change(self, name: str) -> Tensor:
+        laid = torch.zeros(self.layout.shape(name), dtype=torch.float16)
         for concept in self.concepts:
-            union = union | concept.mask
-        return union
+            laid = concept.change.lay(name, laid)
+        return laid
 
-    def values(self) -> Tensor:
-        """W_t - W_0 over all of K/V, float16 `(layout.total,)`: each entry as the latest concept that moved
-        it left it, 0 where none did.
-        """
-        flat = np.zeros(self.layout.total, dtype=np.float16)
-        if self.concepts:
-            cores = torch.get_num_threads()
-            ends = [self.layout.total * core // cores for core in range(cores + 1)]
-            with ThreadPoolExecutor(cores) as pool:
-                list(pool.map(lambda part: self._fill(flat, *part), pairwise(ends)))
-        return torch.from_numpy(flat)
-
-    def _fill(self, flat: np.ndarray, begin: int, end: int) -> None:
-        """A stretch of `flat`, in pieces that stay in a core's cache."""
-        done = [concept.mask.count_before(begin) for concept in self.concepts]
-        for first in range(begin, end, _PIECE):
-            last = min(first + _PIECE, end)
-            for i, concept in enumerate(self.concepts):
-                where = np.flatnonzero(concept.mask.part(first, last))
-                flat[first:last][where] = concept.values[done[i] : done[i] + len(where)].numpy()
-                done[i] += len(where)
+    def moved(self, name: str) -> Tensor:
+        """Bool `(out, text_dim)`: the entries of a projection that any concept has moved."""
+        moved = torch.zeros(self.layout.shape(name), dtype=torch.bool)
+        for concept in self.concepts:
+            moved |= concept.change.moved(name)
+        return moved
 
     def token_vectors(self) -> dict[str, TokenVectors]:
         """token -> encoder -> vector `(dim,)`."""
@@ -178,27 +136,25 @@ class ConceptMemory:
         return replace(self, concepts=(*self.concepts, concept))
 
     def without(self, name: str) -> ConceptMemory:
-        """Forget one concept: its token goes, and entries that only it moved return to the base. What later
-        concepts left stays.
-        """
+        """Forget one concept: its token goes, and so does what it alone has left. What later concepts left stays."""
         gone = self.concept(name)
         return replace(self, concepts=tuple(c for c in self.concepts if c is not gone))
 
-    def check_base(self, base: BaseModel) -> None:
+    def check_base(self, base: ModelIdentity) -> None:
         """ValueError naming both when the memory was made on another base model."""
         if base != self.base:
             raise ValueError(
                 f"This memory ({', '.join(self.names()) or 'no concepts'}) was made on {self.base}, but the "
-                f"loaded model is {base}. "
-                "Load the checkpoint it was made on, or start a new memory for this one."
+                f"loaded model is {base}. Load the checkpoint it was made on, or start a new memory for this one."
             )
 
     def digest(self) -> str:
         """sha256 over everything that decides what is drawn."""
         digest = hashlib.sha256(self.base.fingerprint.encode())
         for c in self.concepts:
-            digest.update(f"{c.name}\0{c.token}\0{c.class_word}\0{c.kind}\0{c.mask.digest()}".encode())
-            digest.update(c.values.numpy().tobytes())
+            digest.update("\0".join([c.name, c.token, c.class_word, c.kind, c.method]).encode())
+            for name, tensor in sorted(c.change.tensors().items()):
+                digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
             for encoder in sorted(c.token_vectors):
                 digest.update(encoder.encode() + c.token_vectors[encoder].float().numpy().tobytes())
         return digest.hexdigest()
@@ -207,8 +163,6 @@ class ConceptMemory:
         """One line per concept, for people."""
         lines = [f"{len(self)} concept(s) on {self.base}"]
         for i, c in enumerate(self.concepts, 1):
-            lines.append(
-                f"{i}. `{c.token}` {c.name} ({c.kind}, {c.class_word}), {c.mask.count():,} neurons, "
-                f"{c.learned_at}"
-            )
+            about = f"({c.kind}, {c.class_word}), {c.change.summary()}, {c.learned_at}"
+            lines.append(f"{i}. `{c.token}` {c.name} {about}")
         return "\n".join(lines)

@@ -1,9 +1,8 @@
 """A concept memory as one `.safetensors` file, never a pickle.
 
-Tensors, per concept i counted from 0: `concepts.<i>.mask` uint8 bits over the flat layout,
-`concepts.<i>.values` float16, `concepts.<i>.losses` float32 `(steps, 3)`, `concepts.<i>.token.<encoder>`
-float32 `(1, dim)`. The metadata holds the manifest (`cns_manifest`, JSON, versioned) and the keys that other
-tools read (`modelspec.*`, `ss_*`).
+Tensors, per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them,
+`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(1, dim)`. The metadata
+holds the manifest (`cns_manifest`, JSON, versioned) and the keys that other tools read (`modelspec.*`, `ss_*`).
 """
 
 from __future__ import annotations
@@ -16,26 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from .atomic_write import write_atomically
 from .concept import KINDS, check_token
-from .masks import NeuronMask
-from .memory import BaseModel, ConceptMemory, LearnedConcept
+from .families import FAMILIES
+from .memory import ConceptMemory, LearnedConcept
+from .method import ModelIdentity
+from .methods import METHODS
 from .projections import ProjectionLayout
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # A header is a few kilobytes per concept; anything near this is not one of ours.
 _MAX_HEADER = 8 * 2**20
 _MAX_ENTRIES = 2**32
-_CONCEPT_KEYS = {"name", "token", "class_word", "kind", "settings", "learned_at", "neurons", "encoders"}
-_ARCHITECTURE = {
-    "SD1": "stable-diffusion-v1",
-    "SD2": "stable-diffusion-v2",
-    "SDXL": "stable-diffusion-xl-v1-base",
+_MANIFEST_KEYS = {"version", "base", "projections", "concepts"}
+_CONCEPT_KEYS = {
+    *("name", "token", "class_word", "kind", "method", "settings", "losses", "learned_at", "encoders"),
 }
-_SS_BASE = {"SD1": "sd_v1", "SD2": "sd_v2", "SDXL": "sdxl_base_v1-0"}
+
+Tensors = dict[str, torch.Tensor]
 
 
 class MemoryFileError(ValueError):
@@ -46,11 +46,12 @@ def save_memory(path: Path, memory: ConceptMemory) -> None:
     """Write atomically. OSError, with what to do, when the disk is full or not writable; the old file then
     stays.
     """
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: Tensors = {}
     for i, concept in enumerate(memory.concepts):
-        tensors[f"concepts.{i}.mask"] = torch.from_numpy(concept.mask.bits.copy())
-        tensors[f"concepts.{i}.values"] = concept.values.contiguous()
-        tensors[f"concepts.{i}.losses"] = concept.losses.float().reshape(-1, 3).contiguous()
+        for name, tensor in concept.change.tensors().items():
+            tensors[f"concepts.{i}.change.{name}"] = tensor.contiguous()
+        columns = [losses.float() for losses in concept.losses.values()]
+        tensors[f"concepts.{i}.losses"] = torch.stack(columns, dim=1) if columns else torch.empty(0, 0)
         for encoder, vector in concept.token_vectors.items():
             tensors[f"concepts.{i}.token.{encoder}"] = vector.float().reshape(1, -1).contiguous()
     write_atomically(path, save(tensors, _metadata(path, memory)))
@@ -67,25 +68,27 @@ def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
                 "token": c.token,
                 "class_word": c.class_word,
                 "kind": c.kind,
+                "method": c.method,
                 "settings": c.settings,
+                "losses": list(c.losses),
                 "learned_at": c.learned_at,
-                "neurons": c.mask.count(),
                 "encoders": sorted(c.token_vectors),
             }
             for c in memory.concepts
         ],
     }
-    family = memory.base.family
+    name = memory.base.family
+    family = FAMILIES.get(name)
     return {
         "format": "pt",
         "cns_manifest": json.dumps(manifest),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": path.stem,
-        "modelspec.architecture": f"{_ARCHITECTURE.get(family, family)}/concept-memory",
+        "modelspec.architecture": f"{family.architecture if family else name}/concept-memory",
         "modelspec.implementation": "ComfyUI-CNS",
         "modelspec.date": memory.concepts[-1].learned_at if memory.concepts else "",
         "modelspec.trigger_phrase": ", ".join(c.token for c in memory.concepts),
-        "ss_base_model_version": _SS_BASE.get(family, family),
+        "ss_base_model_version": family.base_version if family else name,
         "ss_output_name": path.stem,
         "ss_tag_frequency": json.dumps({c.name: {c.token: 1, c.class_word: 1} for c in memory.concepts}),
     }
@@ -96,17 +99,17 @@ def load_memory(path: Path) -> ConceptMemory:
     is ever executed.
     """
     try:
-        names = _check_header(path)
-        with safe_open(path, framework="pt") as file:
-            manifest = _manifest(path, file.metadata() or {})
-            layout = _layout(path, manifest)
-            concepts = [
-                _concept(path, file, names, layout, i, entry) for i, entry in enumerate(manifest["concepts"])
-            ]
-        expected = {n for i, e in enumerate(manifest["concepts"]) for n in _tensor_names(i, e)}
-        if extra := sorted(set(names) - expected):
-            raise MemoryFileError(f"{path.name} holds unexpected tensors: {', '.join(extra[:5])}.")
-        base = BaseModel(str(manifest["base"]["family"]), str(manifest["base"]["fingerprint"]))
+        content = _read(path)
+        tensors = load(content)
+        manifest = _manifest(path, content)
+        if manifest["version"] == 1:
+            _upgrade_from_1(manifest, tensors)
+        _check_keys(path, manifest)
+        layout = _layout(path, manifest)
+        concepts = [_concept(path, tensors, layout, i, e) for i, e in enumerate(manifest["concepts"])]
+        if tensors:
+            raise MemoryFileError(f"{path.name} holds unexpected tensors: {', '.join(sorted(tensors)[:5])}.")
+        base = ModelIdentity(str(manifest["base"]["family"]), str(manifest["base"]["fingerprint"]))
         return ConceptMemory(base, layout, tuple(concepts))
     except MemoryFileError:
         raise
@@ -116,8 +119,8 @@ def load_memory(path: Path) -> ConceptMemory:
         ) from error
 
 
-def _check_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Read the safetensors header by hand before any allocation: tensor name -> (dtype, shape)."""
+def _read(path: Path) -> bytes:
+    """The file, once its own account of its header has been found credible."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -128,41 +131,52 @@ def _check_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         (length,) = struct.unpack("<Q", start)
         if length > size - 8:
             raise MemoryFileError(
-                f"{path.name} is truncated or not a safetensors file: header of {length} bytes, file of "
-                f"{size}."
+                f"{path.name} is truncated or not a safetensors file: header of {length} bytes, file of {size}."
             )
         if length > _MAX_HEADER:
             raise MemoryFileError(
-                f"{path.name} has a header of {length:,} bytes; a concept memory's stays below "
-                f"{_MAX_HEADER:,}."
+                f"{path.name} has a header of {length:,} bytes; a concept memory's stays below {_MAX_HEADER:,}."
             )
-        header = json.loads(file.read(length))
-    if not isinstance(header, dict):
-        raise MemoryFileError(f"{path.name} has no safetensors header.")
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            tensors[name] = (str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
-    return tensors
+        return start + file.read()
 
 
-def _manifest(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _manifest(path: Path, content: bytes) -> dict[str, Any]:
+    """The manifest of a file that the safetensors library has read without complaint."""
+    (length,) = struct.unpack("<Q", content[:8])
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     if "cns_manifest" not in metadata:
         raise MemoryFileError(
-            f"{path.name} is a safetensors file but no concept memory (a LoRA or a checkpoint, perhaps). "
-            "Load it with the node for "
-            "its kind; concept memories come from SaveConceptMemory."
+            f"{path.name} is a safetensors file but no concept memory (a LoRA or a checkpoint, perhaps). Load it "
+            "with the node for its kind; concept memories come from SaveConceptMemory."
         )
     manifest = json.loads(metadata["cns_manifest"])
     version = manifest.get("version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise MemoryFileError(
-            f"{path.name} has format version {version}; this pack reads version {FORMAT_VERSION}. Update "
+            f"{path.name} has format version {version}; this pack reads up to version {FORMAT_VERSION}. Update "
             "the pack."
         )
-    if unknown := sorted(set(manifest) - {"version", "base", "projections", "concepts"}):
+    return dict(manifest)
+
+
+def _upgrade_from_1(manifest: dict[str, Any], tensors: Tensors) -> None:
+    """Version 1 knew one method and three losses, and named their tensors without a word for either."""
+    for i, entry in enumerate(manifest["concepts"]):
+        del entry["neurons"]
+        entry |= {"method": "cns", "losses": ["diffusion", "prior", "L_reg"]}
+        for name in ("mask", "values"):
+            tensors[f"concepts.{i}.change.{name}"] = tensors.pop(f"concepts.{i}.{name}")
+
+
+def _check_keys(path: Path, manifest: dict[str, Any]) -> None:
+    if unknown := sorted(set(manifest) - _MANIFEST_KEYS):
         raise MemoryFileError(f"{path.name} has unknown manifest keys: {', '.join(unknown)}.")
-    return manifest
+    for i, entry in enumerate(manifest["concepts"], 1):
+        if not isinstance(entry, dict) or set(entry) != _CONCEPT_KEYS:
+            raise MemoryFileError(
+                f"{path.name}: concept {i} has the manifest keys {sorted(entry)}; expected "
+                f"{sorted(_CONCEPT_KEYS)}."
+            )
 
 
 def _layout(path: Path, manifest: dict[str, Any]) -> ProjectionLayout:
@@ -177,68 +191,55 @@ def _layout(path: Path, manifest: dict[str, Any]) -> ProjectionLayout:
     return layout
 
 
-def _tensor_names(i: int, entry: dict[str, Any]) -> list[str]:
-    return [
-        f"concepts.{i}.{n}" for n in ("mask", "values", "losses", *(f"token.{e}" for e in entry["encoders"]))
-    ]
-
-
 def _concept(
-    path: Path,
-    file: Any,
-    tensors: dict[str, tuple[str, tuple[int, ...]]],
-    layout: ProjectionLayout,
-    i: int,
-    entry: dict[str, Any],
+    path: Path, tensors: Tensors, layout: ProjectionLayout, i: int, entry: dict[str, Any]
 ) -> LearnedConcept:
-    if not isinstance(entry, dict) or set(entry) != _CONCEPT_KEYS:
-        raise MemoryFileError(
-            f"{path.name}: concept {i + 1} has the manifest keys {sorted(entry)}; expected "
-            f"{sorted(_CONCEPT_KEYS)}."
-        )
+    """One concept; what it takes of the tensors is removed from them."""
+    where = f"{path.name}: concept {i + 1}"
     if entry["kind"] not in KINDS or not entry["name"] or not entry["class_word"]:
+        raise MemoryFileError(f"{where} has an impossible name, class word or kind ({entry['kind']!r}).")
+    if entry["method"] not in METHODS:
         raise MemoryFileError(
-            f"{path.name}: concept {i + 1} has an impossible name, class word or kind ({entry['kind']!r})."
+            f"{where} was learned by the method {entry['method']!r}; this pack knows {', '.join(METHODS)}. Update "
+            "the pack."
         )
-    expected: dict[str, tuple[str, tuple[int | None, ...]]] = {
-        f"concepts.{i}.mask": ("U8", ((layout.total + 7) // 8,)),
-        f"concepts.{i}.values": ("F16", (entry["neurons"],)),
-        f"concepts.{i}.losses": ("F32", (None, 3)),
-    } | {f"concepts.{i}.token.{e}": ("F32", (1, None)) for e in entry["encoders"]}
-    for name, (dtype, shape) in expected.items():
-        if name not in tensors:
-            raise MemoryFileError(f"{path.name} lacks the tensor {name}.")
-        seen_type, seen = tensors[name]
-        fits = len(seen) == len(shape) and all(
-            want in (None, have) for want, have in zip(shape, seen, strict=True)
-        )
-        if seen_type != dtype or not fits:
-            raise MemoryFileError(
-                f"{path.name}: {name} is {seen_type} {list(seen)}; expected {dtype} {list(shape)}."
-            )
-
-    def read(name: str) -> torch.Tensor:
-        return file.get_tensor(
-            f"concepts.{i}.{name}"
-        ).clone()  # not a view into the file, which may be replaced
-
-    vectors = {e: read(f"token.{e}").reshape(-1) for e in entry["encoders"]}
+    vectors = {str(e): _float32(path, tensors, f"concepts.{i}.token.{e}", 1) for e in entry["encoders"]}
     if not vectors or not all(bool(torch.isfinite(v).all()) for v in vectors.values()):
-        raise MemoryFileError(
-            f"{path.name}: concept {i + 1} has no token vectors or some that are not finite."
-        )
+        raise MemoryFileError(f"{where} has no token vectors or some that are not finite.")
+    losses = _float32(path, tensors, f"concepts.{i}.losses", None, len(entry["losses"]))
+    prefix = f"concepts.{i}.change."
+    mine = {n.removeprefix(prefix): tensors.pop(n) for n in sorted(tensors) if n.startswith(prefix)}
+    try:
+        change = METHODS[entry["method"]].read(layout, mine)
+    except ValueError as error:
+        raise MemoryFileError(f"{where}, {str(entry['name'])!r}, is damaged: {error}") from error
     return LearnedConcept(
         name=str(entry["name"]),
         token=check_token(str(entry["token"])),
         class_word=str(entry["class_word"]),
         kind=str(entry["kind"]),
-        mask=NeuronMask(layout, read("mask").numpy()),
-        values=read("values"),
-        token_vectors=vectors,
+        method=entry["method"],
+        change=change,
+        token_vectors={e: v.reshape(-1) for e, v in vectors.items()},
         settings=dict(entry["settings"]),
-        losses=read("losses"),
+        losses={str(name): losses[:, column] for column, name in enumerate(entry["losses"])},
         learned_at=str(entry["learned_at"]),
     )
+
+
+def _float32(path: Path, tensors: Tensors, name: str, rows: int | None, columns: int | None = None) -> torch.Tensor:
+    """Take a float32 matrix out of the tensors; None stands for any number of rows or columns."""
+    if name not in tensors:
+        raise MemoryFileError(f"{path.name} lacks the tensor {name}.")
+    tensor = tensors.pop(name)
+    shape = tuple(tensor.shape)
+    fits = len(shape) == 2 and rows in (None, shape[0]) and columns in (None, shape[1])
+    if tensor.dtype != torch.float32 or not fits:
+        raise MemoryFileError(
+            f"{path.name}: {name} is {tensor.dtype} {list(shape)}; expected float32 [{rows or 'any'}, "
+            f"{columns or 'any'}]."
+        )
+    return tensor
 
 
 def file_digest(path: Path) -> str:

@@ -14,7 +14,6 @@ from math import prod
 
 import torch
 
-SUPPORTED_FAMILIES = "Stable Diffusion 1.x, Stable Diffusion 2.x, SDXL"
 _KEY_OR_VALUE = re.compile(r"(?:^|\.)attn2\.to_[kv]$")
 
 
@@ -42,6 +41,15 @@ class ProjectionLayout:
         """Entries of all projections together."""
         return self.offsets[-1]
 
+    def shape(self, name: str) -> tuple[int, int]:
+        """`(out, text_dim)` of one projection."""
+        return self.shapes[self.names.index(name)]
+
+    def place(self, name: str) -> slice:
+        """Where one projection lies in the flat vector."""
+        i = self.names.index(name)
+        return slice(self.offsets[i], self.offsets[i + 1])
+
     def slices(self) -> Iterator[tuple[str, tuple[int, int], slice]]:
         """Name, shape and place in the flat vector of each projection."""
         for i, name in enumerate(self.names):
@@ -65,18 +73,15 @@ def find_projections(shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:
     if not found:
         tops = sorted({key.split(".")[0] for key in shapes})
         raise ValueError(
-            "This model has no cross-attention key/value matrices (attn2.to_k, attn2.to_v), so it cannot "
-            "learn concepts. "
-            f"Supported: {SUPPORTED_FAMILIES}. Found {len(shapes)} weights in: "
-            f"{', '.join(tops[:12]) or 'nothing'}."
+            "This model has no cross-attention key/value matrices (attn2.to_k, attn2.to_v), so it cannot learn "
+            f"concepts. Found {len(shapes)} weights in: {', '.join(tops[:12]) or 'nothing'}."
         )
     unpaired = [n for n in found if n[:-1] + ("v" if n.endswith("k") else "k") not in found]
     widths = sorted({s[1] for s in found.values()})
     if unpaired or len(widths) != 1:
         raise ValueError(
             f"Unusual cross-attention layout: text widths {widths}, matrices without partner {unpaired[:3]}. "
-            f"Supported: {SUPPORTED_FAMILIES}, where every attn2.to_k has an attn2.to_v and all read one "
-            "text width."
+            "Expected an attn2.to_v for every attn2.to_k, and one text width for all."
         )
     return ProjectionLayout(tuple(found), tuple(found.values()))
 

@@ -14,10 +14,10 @@ PredictionType = Literal["epsilon", "v"]
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """A discrete variance-preserving diffusion: `z_t = alpha_t z_0 + sigma_t noise` with `alpha_t^2 +
-    sigma_t^2 = 1`.
+    """A discrete variance-preserving diffusion: `z_t = alpha_t z_0 + sigma_t noise`, `alpha_t^2 + sigma_t^2 = 1`.
 
-    alphas_cumprod: `(T,)` float32, alpha_t^2. `prediction_type` is what the model itself predicts.
+    alphas_cumprod: `(T,)` float32, alpha_t^2.
+    prediction_type: what the model itself predicts.
     """
 
     alphas_cumprod: Tensor
@@ -35,16 +35,27 @@ class NoiseLevels:
         return alpha * z0 + sigma * noise
 
     def target(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the model should predict: the noise, or `v = alpha_t noise - sigma_t z_0` (Salimans and Ho,
-        2202.00512).
-        """
+        """What the model should predict: the noise, or `v = alpha_t noise - sigma_t z_0` (2202.00512)."""
         if self.prediction_type == "epsilon":
             return noise
         alpha, sigma = self._factors(t, z0)
         return alpha * noise - sigma * z0
 
+    def prediction(self, z_t: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+        """What the model predicted, from the clean latents that samplers make of it.
+
+        Args:
+            z_t: noised latents `(B, C, h, w)`.
+            denoised: what is left of them without the noise.
+            sigma: noise over signal, `(B, 1, 1, 1)`.
+        """
+        whole = (sigma.square() + 1).sqrt()  # 1 / alpha_t
+        if self.prediction_type == "epsilon":
+            return (z_t * whole - denoised) / sigma
+        return (z_t / whole - denoised) * whole / sigma
+
     def min_snr_weight(self, t: Tensor, gamma: float) -> Tensor:
-        """min-SNR weights `(B,)` (Hang et al., 2303.09556, with the v form); all 1 for gamma 0."""
+        """min-SNR weights `(B,)` (2303.09556, with its form for v); all 1 for gamma 0."""
         if gamma == 0:
             return torch.ones(len(t), device=t.device)
         squared = self.alphas_cumprod.to(t.device)[t]
@@ -54,9 +65,7 @@ class NoiseLevels:
 
 
 def learning_rate_factor(step: int, steps: int, schedule: str, warmup_steps: int) -> float:
-    """Factor on the learning rate at `step` (0-based): linear warm-up, then constant or half a cosine down
-    to 0.
-    """
+    """Factor on the learning rate at `step` (from 0): linear warm-up, then constant, or half a cosine to 0."""
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if schedule == "constant":

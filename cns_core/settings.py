@@ -1,103 +1,130 @@
-"""Everything a user can set, checked when it is made: an impossible value never reaches a long run."""
+"""Everything a user can set, stated once: default, range, choices and explanation stand in the field.
+
+The nodes make their sockets of these fields, and `check` holds values against them, so that an impossible one
+never reaches a long run.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
-from .importance import TOKEN_CHOICES
+from .priors import PRIORS, Prior
 
-SELECT_BY = ("budget", "top percent")
-PRIORS = ("image-free", "drawn class images", "given class images", "none")
 LR_SCHEDULES = ("constant", "cosine")
 
-
-def _in_range(what: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # also catches NaN
-        raise ValueError(f"{what} is {value:g}; it must lie between {low:g} and {high:g}.")
-
-
-def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{what} is {value!r}; choose one of: {', '.join(choices)}.")
+_DESCRIBED = "setting"
+_Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
-class SelectionSettings:
-    """How concept neurons are selected (Eq. 3-6). Percentages are 0-100; a budget is the share of K/V to end
-    with.
+class Described:
+    """What is known of one setting.
+
+    low, high: the range of a number, both included; step: of the arrows beside it; digits: decimals that a
+    number keeps, None for all. choices: of a text. rare: seldom changed, so that it may be folded away.
     """
 
-    select_by: str = "budget"
-    budget_percent: float = 6.5
-    top_percent: float = 30.0
-    tokens: str = "caption words"
-    calibration_prompts: int = 128
+    help: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    digits: int | None = None
+    choices: tuple[str, ...] = ()
+    rare: bool = False
 
-    def __post_init__(self) -> None:
-        _one_of("select_by", self.select_by, SELECT_BY)
-        _one_of("tokens", self.tokens, TOKEN_CHOICES)
-        _in_range("budget_percent", self.budget_percent, 0.01, 50)
-        _in_range("top_percent", self.top_percent, 0.1, 100)
-        _in_range("calibration_prompts", self.calibration_prompts, 1, 128)
+
+def whole(default: int, low: int, high: int, help: str, *, rare: bool = False) -> Any:
+    """A field for a whole number."""
+    return field(default=default, metadata={_DESCRIBED: Described(help, low, high, rare=rare)})
+
+
+def number(
+    default: float,
+    low: float,
+    high: float,
+    help: str,
+    *,
+    step: float,
+    digits: int | None = None,
+    rare: bool = False,
+) -> Any:
+    """A field for a number."""
+    described = Described(help, low, high, step, digits, rare=rare)
+    return field(default=default, metadata={_DESCRIBED: described})
+
+
+def choice(default: str, choices: tuple[str, ...], help: str, *, rare: bool = False) -> Any:
+    """A field for one of several texts."""
+    return field(default=default, metadata={_DESCRIBED: Described(help, choices=choices, rare=rare)})
+
+
+def switch(default: bool, help: str, *, rare: bool = False) -> Any:
+    """A field for yes or no."""
+    return field(default=default, metadata={_DESCRIBED: Described(help, rare=rare)})
+
+
+def described(settings: type[Any]) -> dict[str, tuple[Any, Described]]:
+    """The settings of a class by name, each with its default."""
+    return {f.name: (f.default, f.metadata[_DESCRIBED]) for f in fields(settings)}
+
+
+def check(settings: Any) -> None:
+    """ValueError, with the value and what it may be, unless every setting lies within its field."""
+    for name, (_, what) in described(type(settings)).items():
+        value = getattr(settings, name)
+        if what.choices and value not in what.choices:
+            raise ValueError(f"{name} is {value!r}; choose one of: {', '.join(what.choices)}.")
+        if what.low is not None and what.high is not None and not what.low <= value <= what.high:  # or NaN
+            raise ValueError(f"{name} is {value:g}; it must lie between {what.low:g} and {what.high:g}.")
+
+
+def from_dict(settings: type[_Settings], values: dict[str, Any]) -> _Settings:
+    """The inverse of `dataclasses.asdict`; an unknown key is a TypeError."""
+    unknown = sorted(set(values) - {f.name for f in fields(settings)})  # type: ignore[arg-type]
+    if unknown:
+        raise TypeError(f"Unknown settings: {', '.join(unknown)}.")
+    return settings(**values)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How one concept is trained (Eq. 7 and 8).
+    """How one concept is trained, by whichever method."""
 
-    Learning rates are Adam's; `keep_earlier` and `keep_base` are lambda of L_reg's two terms (against the
-    values the previous concept left, and against the base), each times a sum of squares. `min_snr_gamma` 0
-    means unweighted.
-    """
-
-    steps: int = 500
-    neuron_lr: float = 4e-5
-    token_lr: float = 1e-3
-    batch_size: int = 1
-    gradient_accumulation: int = 1
-    seed: int = 0
-    prior: str = "image-free"
-    prior_weight: float = 1.0
-    class_image_count: int = 200
-    keep_earlier: float = 0.02
-    keep_base: float = 0.002
-    lr_schedule: str = "constant"
-    warmup_steps: int = 0
-    min_snr_gamma: float = 0.0
-    masked_loss: bool = False
+    steps: int = whole(500, 1, 100_000, "Optimizer steps. 500 suit a handful of photos on SD 1.5.")
+    token_lr: float = number(
+        1e-3, 0, 1, "Learning rate of the token.", step=1e-5, digits=9
+    )
+    batch_size: int = whole(1, 1, 64, "Concept images per step.")
+    gradient_accumulation: int = whole(
+        1, 1, 256, "Batches per optimizer step: a larger batch in the same memory.", rare=True
+    )
+    seed: int = whole(0, 0, 2**64 - 1, "The same seed and settings give the same memory.")
+    prior: str = choice(
+        "image-free",
+        tuple(PRIORS),
+        "Keeps the class as it was. image-free: the untouched model's own prediction is the target (no images "
+        "needed); drawn class images: by the base model, drawn once and kept; given class images: connect "
+        "class_images; none.",
+    )
+    prior_weight: float = number(1.0, 0, 100, "Weight of the prior's loss.", step=0.1)
+    class_image_count: int = whole(200, 1, 10_000, "For 'drawn class images': how many.", rare=True)
+    lr_schedule: str = choice("constant", LR_SCHEDULES, "Learning rates over time.", rare=True)
+    warmup_steps: int = whole(0, 0, 100_000, "Steps over which the learning rates rise.", rare=True)
+    min_snr_gamma: float = number(
+        0.0, 0, 1000, "min-SNR weighting of noise levels; 5 is usual, 0 is off.", step=0.5, rare=True
+    )
+    masked_loss: bool = switch(False, "Learn only from where the pictures' masks are white.", rare=True)
 
     def __post_init__(self) -> None:
-        _in_range("steps", self.steps, 1, 100_000)
-        _in_range("neuron_lr", self.neuron_lr, 0, 1)
-        _in_range("token_lr", self.token_lr, 0, 1)
-        _in_range("batch_size", self.batch_size, 1, 64)
-        _in_range("gradient_accumulation", self.gradient_accumulation, 1, 256)
-        _in_range("seed", self.seed, 0, 2**64 - 1)
-        _one_of("prior", self.prior, PRIORS)
-        _in_range("prior_weight", self.prior_weight, 0, 100)
-        _in_range("class_image_count", self.class_image_count, 1, 10_000)
-        _in_range("keep_earlier", self.keep_earlier, 0, 1e6)
-        _in_range("keep_base", self.keep_base, 0, 1e6)
-        _one_of("lr_schedule", self.lr_schedule, LR_SCHEDULES)
-        _in_range("warmup_steps", self.warmup_steps, 0, self.steps)
-        _in_range("min_snr_gamma", self.min_snr_gamma, 0, 1000)
-        if self.neuron_lr == 0 and self.token_lr == 0:
-            raise ValueError(
-                "Both learning rates are 0, so nothing would be learned; set neuron_lr or token_lr above 0."
-            )
+        check(self)
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}, but there are {self.steps} steps.")
 
-    @property
-    def uses_prior(self) -> bool:
-        return self.prior != "none" and self.prior_weight > 0
+    def chosen_prior(self) -> Prior:
+        """The prior that takes part: none at all where its weight is 0."""
+        return PRIORS[self.prior if self.prior_weight > 0 else "none"]
 
     def as_dict(self) -> dict[str, Any]:
+        """By name, as a file keeps them."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
-        """The inverse of `as_dict`; an unknown key is a TypeError."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise TypeError(f"Unknown training settings: {', '.join(unknown)}.")
-        return cls(**values)

@@ -1,4 +1,4 @@
-"""`dev.py base` and `dev.py bench base`: the tools in benchmarks/base, run with the environment's Python."""
+"""`dev.py base` and `dev.py bench base`: the tools in small_base, run with the environment's Python."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from .errors import DevToolError
 from .paths import ROOT, comfyui_directory, venv_python
 
-_MODULE = ("-m", "benchmarks.base")
+_MODULE = ("-m", "small_base")
 
 
 def run_base(words: Sequence[str]) -> int:
-    """Run `python -m benchmarks.base` with these words, in the folder that the user is in.
+    """Run `python -m small_base` with these words, in the folder that the user is in.
 
     Does not return where the system can put one program in another's place: Ctrl-C and SIGTERM then reach the
     tool that saves its work because of them, and no parent that would kill it meanwhile.

@@ -17,13 +17,15 @@ from .api_client import ApiClient, Graph
 from .contact_grid import Cell, grid, quartered, stacked
 from .demo_concepts import DemoConcept, pairs, prompts_for_two, read_concepts
 from .errors import DevToolError
-from .graphs import add, find, find_one, keep_only, override, read_graph, wired_from
+from .graphs import add, exchange, find, find_one, keep_only, override, read_graph, wired_from
 from .host_process import HostProcess
 from .paths import ROOT
 from .staging import DEMO_CONCEPTS, SHIPPED_CONCEPTS, stage_checkpoint, stage_clip, stage_images
 
 WORKFLOWS = ROOT / "workflows" / "api"
 MEMORY_NAME = "cns_demo"
+# The small base's own loader leaves out the text layers that it does not have.
+STOCK_LOADER, SMALL_LOADER = "CheckpointLoaderSimple", "LoadSmallBase"
 SEED = 1
 
 # The small base, minutes on two cores: it has 2 million K/V entries to learn with, a tenth of SD 1.5's, which
@@ -46,8 +48,8 @@ PHOTOS_ON_SMALL_BASE = (
     "that everything runs, not how well they are learned."
 )
 SCORES_OF_PHOTOS = (
-    "No --clip-model was given: the built-in CLIP knows emoji scenes alone, so its scores of other pictures "
-    "mean nothing."
+    "No --clip-model was given: the small judge knows emoji scenes alone, so its scores of other pictures mean "
+    "nothing."
 )
 
 
@@ -83,6 +85,7 @@ class Demo:
     ) -> None:
         small = options.checkpoint is None
         self.host, self.client = host, client
+        self.loader = SMALL_LOADER if small else STOCK_LOADER
         self.checkpoint, self.clip_model = names
         self.training = {**(SMALL_TRAINING if small else REAL_TRAINING), "seed": SEED}
         if options.steps:
@@ -115,7 +118,7 @@ class Demo:
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
         graph = override(graph, "KSampler", seed=seed, **self.sampling)
         # The workflow draws several pictures; take the first one by the model wanted.
-        model = "ApplyPersonalizedUNet" if with_memory else "CheckpointLoaderSimple"
+        model = "ApplyPersonalizedUNet" if with_memory else self.loader
         samplers = find(graph, "KSampler")
         sampler = next(n for n in samplers if graph[wired_from(graph, n, "model")]["class_type"] == model)
         decode = next(n for n in find(graph, "VAEDecode") if wired_from(graph, n, "samples") == sampler)
@@ -149,7 +152,8 @@ class Demo:
         return _figures(" ".join(self.client.run(graph)["score"]["text"]))
 
     def _fitted(self, graph: Graph) -> Graph:
-        graph = override(graph, "CheckpointLoaderSimple", ckpt_name=self.checkpoint)
+        graph = override(graph, STOCK_LOADER, ckpt_name=self.checkpoint)
+        graph = exchange(graph, STOCK_LOADER, self.loader)
         return override(graph, "EmptyLatentImage", width=self.resolution, height=self.resolution)
 
     def _concept_inputs(self, concept: DemoConcept) -> dict[str, str | int]:

@@ -51,6 +51,14 @@ def override(graph: Graph, class_type: str, **inputs: Any) -> Graph:
     return changed
 
 
+def exchange(graph: Graph, class_type: str, other: str) -> Graph:
+    """A copy in which every node of a class is one of another, with the same inputs and outputs."""
+    changed = copy.deepcopy(graph)
+    for node_id in find(changed, class_type):
+        changed[node_id]["class_type"] = other
+    return changed
+
+
 def add(graph: Graph, node_id: str, class_type: str, **inputs: Any) -> Graph:
     """A copy with one more node; an input that names another node's output is `[id, index]`."""
     if node_id in graph:

@@ -22,7 +22,7 @@ def run_host(port: int, checkpoint: Path | None) -> int:
         with host:
             print(f"\nComfyUI is at {host.url} (base folder {host.base}). Ctrl-C stops it.")
             print(f"Checkpoints: {', '.join(names)}; CLIP model for CLIPScore: {clip}.")
-            print("The small base and the built-in CLIP know emoji scenes of 64 pixels alone.", flush=True)
+            print("The small base and the small judge know emoji scenes of 64 pixels alone.", flush=True)
             return host.wait()
     except KeyboardInterrupt:
         print("\nstopped")

@@ -1,4 +1,4 @@
-"""A real ComfyUI with this pack alone, in a process and a base folder of its own."""
+"""A real ComfyUI with this pack, and the small base's loader, in a process and a base folder of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,8 @@ from .errors import HostError
 from .paths import ROOT, comfyui_directory
 
 PACK_NAME = "ComfyUI-CNS"
+# What the server loads beside ComfyUI's own nodes: folder in custom_nodes/ -> where it is.
+PACKS = {PACK_NAME: ROOT, "small-base": ROOT / "small_base" / "comfyui_nodes"}
 _TAIL_LINES = 40
 _BASE_FOLDERS = ("input", "output", "temp", "user", "custom_nodes", "models/checkpoints")
 # What a copy of the repository must not drag along; a link has no such trouble.
@@ -48,11 +51,12 @@ def link_or_copy(source: Path, target: Path, link: bool = True) -> None:
         shutil.copy2(source, target)
 
 
-def make_base_directory(base: Path) -> None:
-    """Give `base` the folders that ComfyUI expects, and this pack among its custom nodes."""
+def make_base_directory(base: Path, packs: Mapping[str, Path] = PACKS) -> None:
+    """Give `base` the folders that ComfyUI expects, and these packs among its custom nodes."""
     for folder in _BASE_FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
-    link_or_copy(ROOT, base / "custom_nodes" / PACK_NAME)
+    for name, source in packs.items():
+        link_or_copy(source, base / "custom_nodes" / name)
 
 
 def free_port() -> int:
@@ -63,7 +67,7 @@ def free_port() -> int:
 
 
 class HostProcess:
-    """Context manager: a running ComfyUI that loads only this pack.
+    """Context manager: a running ComfyUI that loads no packs but these.
 
     `base` is made (or completed) and kept; without one a temporary folder is used and removed. The server
     listens on the loopback interface only. What it prints goes to `log_file`; with `echo`, to our own output.
@@ -128,12 +132,7 @@ class HostProcess:
         command += ["--base-directory", str(self.base), "--port", str(self.port), "--listen", "127.0.0.1"]
         # In memory, so that several hosts can share one ComfyUI folder and leave nothing in it.
         command += ["--database-url", "sqlite:///:memory:", "--disable-auto-launch"]
-        command += [
-            "--disable-api-nodes",
-            "--disable-all-custom-nodes",
-            "--whitelist-custom-nodes",
-            PACK_NAME,
-        ]
+        command += ["--disable-api-nodes", "--disable-all-custom-nodes", "--whitelist-custom-nodes", *PACKS]
         if not torch.cuda.is_available():
             command.append("--cpu")
         return command

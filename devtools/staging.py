@@ -11,8 +11,9 @@ from .host_process import link_or_copy
 from .paths import HOST_BASE, ROOT
 
 SMALL_CHECKPOINT = "emoji_base_s.safetensors"
-PACKED_BASE = ROOT / "benchmarks" / "base" / "packed" / "base-s.safetensors.xz"
-BUILT_IN_CLIP = "built-in"  # as the score node calls it
+PACKED_BASE = ROOT / "small_base" / "packed" / "base-s.safetensors.xz"
+JUDGE = ROOT / "small_base" / "judge" / "model"
+JUDGE_NAME = "small_judge"  # below the host's models/
 SHIPPED_CONCEPTS = ROOT / "workflows" / "images"
 # The shipped ones that a demo learns, in this order.
 DEMO_CONCEPTS = ("panda", "tropical-fish", "pop-print-style")
@@ -48,15 +49,14 @@ def stage_clip(base: Path, clip_model: str | None) -> str:
     """Make a CLIP model known to the host; gives back its name for CLIPScore.
 
     A folder is copied, for the pack refuses links that lead out of models/; any other name is taken for a
-    Hugging Face id; None gives the built-in one.
+    Hugging Face id; None gives the small judge, which knows emoji scenes alone.
     """
-    if clip_model is None:
-        return BUILT_IN_CLIP
-    source = Path(clip_model).expanduser()
-    if not source.is_dir():
+    source, name = (JUDGE, JUDGE_NAME) if clip_model is None else (Path(clip_model).expanduser().resolve(), "")
+    if clip_model is not None and not source.is_dir():
         return clip_model
-    link_or_copy(source.resolve(), base / "models" / source.resolve().name, link=False)
-    return source.resolve().name
+    name = name or source.name
+    link_or_copy(source, base / "models" / name, link=False)
+    return name
 
 
 def stage_images(base: Path, folders: list[Path]) -> None:

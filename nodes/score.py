@@ -5,16 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..cns_core.clip_scores import ClipScorer, replace_tokens
 from ..cns_core.concept import Concept
-from ..cns_core.host import paths
-from ..cns_core.host.progress import scoring_device
+from ..cns_core.evaluation.clip_scores import replace_tokens
+from ..cns_core.host.paths import PHOTO_CLIP
+from ..cns_core.host.scorer import load_scorer
 from ..cns_core.memory import ConceptMemory
 from .sockets import ConceptSocket, MemorySocket, schema
-
-_ITS_WORLD = (
-    "The built-in CLIP knows this pack's emoji pictures alone; for photos name openai/clip-vit-base-patch32."
-)
 
 
 class CLIPScore(io.ComfyNode):
@@ -36,9 +32,9 @@ class CLIPScore(io.ComfyNode):
                 ),
                 io.String.Input(
                     "clip_model",
-                    default=paths.BUILT_IN_CLIP,
-                    tooltip=f"{_ITS_WORLD} Also: any other Hugging Face id, fetched at first use, or a "
-                    "transformers CLIP folder below models/.",
+                    default=PHOTO_CLIP,
+                    tooltip="The CLIP that judges: a Hugging Face id, fetched at first use (600 MB for the default), "
+                    "or a transformers CLIP folder below models/.",
                 ),
                 ConceptSocket.Input(
                     "concept", optional=True, tooltip="The concept the pictures should show."
@@ -92,12 +88,7 @@ class CLIPScore(io.ComfyNode):
         references = (
             [reference] if reference is not None else [[i.pixels for i in c.images] for c in concepts]
         )
-        scorer = ClipScorer.load(
-            paths.clip_model(clip_model), scoring_device(), str(paths.models_folder() / "clip_score")
-        )
-        scores = scorer.score(image, plain_prompt, references)
+        scores = load_scorer(clip_model).score(image, plain_prompt, references)
         text = f"{scores.as_text()}\n- prompt scored: {plain_prompt}"
-        if clip_model.strip() == paths.BUILT_IN_CLIP:
-            text += f"\n- {_ITS_WORLD}"
         clip_i = float("nan") if scores.clip_i is None else scores.clip_i
         return io.NodeOutput(clip_i, scores.clip_t, text, ui=ui.PreviewText(text))

@@ -1,16 +1,21 @@
-"""The pack's own socket types, and the few schema features that older hosts lack."""
+"""The pack's own socket types, sockets made of settings, and the few schema features that older hosts lack."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..cns_core.settings import Described, described
+
 CATEGORY = "CNS"
 
-ConceptSocket = io.Custom("CONCEPT")
-NeuronsSocket = io.Custom("NEURONS")
-MemorySocket = io.Custom("MEMORY")
+# With the pack's prefix: "CONCEPT" and "MEMORY" are anybody's words, and packs that mean different things by
+# them could be wired together.
+ConceptSocket = io.Custom("CNS_CONCEPT")
+NeuronsSocket = io.Custom("CNS_NEURONS")
+MemorySocket = io.Custom("CNS_MEMORY")
 
 
 def schema(**keywords: Any) -> io.Schema:
@@ -23,3 +28,30 @@ def advanced(socket: Any) -> Any:
     """Mark an input as rarely used; hosts that know the mark fold it away."""
     socket.extra_dict = {**(socket.extra_dict or {}), "advanced": True}
     return socket
+
+
+def sockets_of(settings: type[Any], names: Sequence[str], *, optional: bool = False) -> list[Any]:
+    """Inputs for some settings of a class, in the order of `names`.
+
+    optional: saved graphs need not have them.
+    """
+    known = described(settings)
+    return [_socket(name, *known[name], optional) for name in names]
+
+
+def _socket(name: str, default: Any, what: Described, optional: bool) -> Any:
+    common: dict[str, Any] = {"default": default, "tooltip": what.help, "optional": optional}
+    if what.choices:
+        socket = io.Combo.Input(name, options=list(what.choices), **common)
+    elif isinstance(default, bool):
+        socket = io.Boolean.Input(name, **common)
+    elif isinstance(default, int):
+        # The editor would otherwise add a control that changes a seed after each run.
+        control = {"control_after_generate": False} if name == "seed" else {}
+        socket = io.Int.Input(name, min=int(what.low or 0), max=int(what.high or 0), **control, **common)
+    else:
+        round_to = None if what.digits is None else 10.0**-what.digits
+        socket = io.Float.Input(
+            name, min=float(what.low or 0), max=float(what.high or 0), step=what.step, round=round_to, **common
+        )
+    return advanced(socket) if what.rare else socket

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..cns_core.concept import Concept
-from ..cns_core.host.learn import Preview, learn
-from ..cns_core.host.select import Neurons
+from ..cns_core.evaluation.plots import loss_curve
+from ..cns_core.host.learn import Lesson, Preview, learn
+from ..cns_core.host.types import Loaded
 from ..cns_core.memory import ConceptMemory
-from ..cns_core.plots import loss_curve
-from ..cns_core.settings import LR_SCHEDULES, PRIORS, TrainSettings
-from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, advanced, schema
+from ..cns_core.method import Plan
+from ..cns_core.methods import METHODS
+from ..cns_core.settings import TrainSettings
+from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, schema, sockets_of
 
-_DEFAULTS = TrainSettings()
+_METHOD = METHODS["cns"]
 
 
 class ContinualTrain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        rare = ("gradient_accumulation", "lr_schedule", "warmup_steps", "min_snr_gamma", "masked_loss")
         return schema(
             node_id="ContinualTrain",
             display_name="Continual Train",
-            description="Trains the concept's neurons and its token, holding still what earlier concepts "
-            "need. Cancel keeps what was "
-            "learned: queue the same graph again to go on.",
+            description="Trains the concept's neurons and its token, holding still what earlier concepts need. "
+            "Cancel keeps what was learned: queue the same graph again to go on.",
             search_aliases=["train", "personalise", "dreambooth", "textual inversion"],
             is_output_node=True,
             inputs=[
@@ -37,64 +40,9 @@ class ContinualTrain(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 ConceptSocket.Input("concept", tooltip="From Load Concept Images."),
                 NeuronsSocket.Input("neurons", tooltip="From Select Concept Neurons, for this concept."),
-                io.Int.Input(
-                    "steps",
-                    default=_DEFAULTS.steps,
-                    min=1,
-                    max=100_000,
-                    tooltip="Optimizer steps. 500 suit a handful of photos on SD 1.5.",
-                ),
-                io.Float.Input(
-                    "neuron_lr",
-                    default=_DEFAULTS.neuron_lr,
-                    min=0.0,
-                    max=1.0,
-                    step=1e-6,
-                    round=1e-9,
-                    tooltip="Learning rate of the neurons. Too low: little likeness. Too high: artefacts, "
-                    "or the loss becomes NaN.",
-                ),
-                io.Float.Input(
-                    "token_lr",
-                    default=_DEFAULTS.token_lr,
-                    min=0.0,
-                    max=1.0,
-                    step=1e-5,
-                    round=1e-9,
-                    tooltip="Learning rate of the token.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=_DEFAULTS.batch_size,
-                    min=1,
-                    max=64,
-                    tooltip="Concept images per step.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=_DEFAULTS.seed,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=False,
-                    tooltip="The same seed and settings give the same memory.",
-                ),
-                io.Combo.Input(
-                    "prior",
-                    options=list(PRIORS),
-                    default=_DEFAULTS.prior,
-                    tooltip="Keeps the class as it was. image-free: the untouched model's own prediction is "
-                    "the target (no images needed); "
-                    "drawn: class images by the base model, drawn once and kept; given: connect "
-                    "class_images; none.",
-                ),
-                io.Float.Input(
-                    "prior_weight",
-                    default=_DEFAULTS.prior_weight,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Weight of the prior's loss.",
-                ),
+                *sockets_of(TrainSettings, ["steps"]),
+                *sockets_of(_METHOD.Training, ["neuron_lr"]),
+                *sockets_of(TrainSettings, ["token_lr", "batch_size", "seed", "prior", "prior_weight"]),
                 io.String.Input(
                     "preview_prompt",
                     default="",
@@ -108,82 +56,8 @@ class ContinualTrain(io.ComfyNode):
                     max=100_000,
                     tooltip="Steps between previews; 0 draws none.",
                 ),
-                advanced(
-                    io.Float.Input(
-                        "keep_earlier",
-                        default=_DEFAULTS.keep_earlier,
-                        min=0.0,
-                        max=1e6,
-                        step=1e-4,
-                        round=1e-9,
-                        tooltip="L_reg, first term: how hard neurons shared with earlier concepts are held "
-                        "to their values.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "keep_base",
-                        default=_DEFAULTS.keep_base,
-                        min=0.0,
-                        max=1e6,
-                        step=1e-4,
-                        round=1e-9,
-                        tooltip="L_reg, second term: how hard the trained neurons are held to the base "
-                        "model. Lower it when a concept stays weak.",
-                    )
-                ),
-                advanced(
-                    io.Int.Input(
-                        "gradient_accumulation",
-                        default=_DEFAULTS.gradient_accumulation,
-                        min=1,
-                        max=256,
-                        tooltip="Batches per optimizer step: a larger batch in the same memory.",
-                    )
-                ),
-                advanced(
-                    io.Combo.Input(
-                        "lr_schedule",
-                        options=list(LR_SCHEDULES),
-                        default=_DEFAULTS.lr_schedule,
-                        tooltip="Learning rates over time.",
-                    )
-                ),
-                advanced(
-                    io.Int.Input(
-                        "warmup_steps",
-                        default=_DEFAULTS.warmup_steps,
-                        min=0,
-                        max=100_000,
-                        tooltip="Steps over which the learning rates rise.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "min_snr_gamma",
-                        default=_DEFAULTS.min_snr_gamma,
-                        min=0.0,
-                        max=1000.0,
-                        step=0.5,
-                        tooltip="min-SNR weighting of noise levels; 5 is usual, 0 is off.",
-                    )
-                ),
-                advanced(
-                    io.Boolean.Input(
-                        "masked_loss",
-                        default=_DEFAULTS.masked_loss,
-                        tooltip="Learn only from where the pictures' masks are white.",
-                    )
-                ),
-                advanced(
-                    io.Int.Input(
-                        "class_image_count",
-                        default=_DEFAULTS.class_image_count,
-                        min=1,
-                        max=10_000,
-                        tooltip="For 'drawn class images': how many.",
-                    )
-                ),
+                *sockets_of(_METHOD.Training, ["keep_earlier", "keep_base"]),
+                *sockets_of(TrainSettings, [*rare, "class_image_count"]),
                 MemorySocket.Input(
                     "memory", optional=True, tooltip="What was learned before. Unplugged: start a new memory."
                 ),
@@ -207,21 +81,26 @@ class ContinualTrain(io.ComfyNode):
         clip: Any,
         vae: Any,
         concept: Concept,
-        neurons: Neurons,
+        neurons: Plan,
         preview_prompt: str,
         preview_every: int,
         memory: ConceptMemory | None = None,
         class_images: Tensor | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
-        preview = Preview(preview_prompt.strip(), preview_every)
-        learned = learn(
-            model, clip, vae, concept, neurons, memory, class_images, TrainSettings(**settings), preview
+        of_method = {f.name: settings.pop(f.name) for f in fields(neurons.method.Training)}
+        lesson = Lesson(
+            Loaded(model, clip, vae),
+            concept,
+            neurons,
+            memory,
+            class_images,
+            TrainSettings(**settings),
+            neurons.method.Training(**of_method),
+            Preview(preview_prompt.strip(), preview_every),
         )
-        losses = learned.memory.concepts[-1].losses
-        names = ("diffusion", "prior", "L_reg")
-        curve = loss_curve(
-            {n: losses[:, i].tolist() for i, n in enumerate(names)}, f"{concept.token}: loss per step"
-        )
+        learned = learn(lesson)
+        losses = {name: values.tolist() for name, values in learned.memory.concepts[-1].losses.items()}
+        curve = loss_curve(losses, f"{concept.token}: loss per step")
         text = "\n\n".join([*learned.notes, learned.memory.summary()])
         return io.NodeOutput(learned.memory, curve, text, ui=ui.PreviewText(text))

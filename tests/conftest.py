@@ -1,6 +1,5 @@
-"""Makes `cns_core` and `devtools` importable by name while the repository's root stays off sys.path.
-
-On sys.path the root would put this pack's `nodes/` in front of the host's `nodes.py`.
+"""Makes this repository's packages importable by name while its root stays off sys.path, where its `nodes/`
+would stand in front of the host's `nodes.py`; and ComfyUI in this process (`comfy`).
 """
 
 from __future__ import annotations
@@ -9,6 +8,10 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,5 +37,60 @@ def _load_package(name: str) -> None:
 
 
 _keep_root_off_the_path()
-_load_package("cns_core")
-_load_package("devtools")
+for package in ("cns_core", "devtools", "small_base", "benchmarks"):
+    _load_package(package)
+
+
+@pytest.fixture(scope="session")
+def host_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that ComfyUI in this process takes for its own: input/, output/, models/, ... ."""
+    return tmp_path_factory.mktemp("comfyui-base")
+
+
+@pytest.fixture(scope="session")
+def comfy(host_base: Path) -> ModuleType:
+    """ComfyUI's `comfy` package, with `folder_paths` pointing into `host_base`; `import nodes` gives the host's."""
+    from devtools.in_process import import_comfyui
+
+    import_comfyui(host_base)
+    import comfy.model_management
+    import comfy.sd
+    import folder_paths
+
+    assert Path(folder_paths.get_input_directory()) == host_base / "input"
+    return comfy
+
+
+class LoadedModel(NamedTuple):
+    """What a checkpoint loader gives a graph."""
+
+    model: Any
+    clip: Any
+    vae: Any
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(comfy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint's file, its text encoder of 2 layers; needs SMALL_TEXT_OPTIONS to be loaded."""
+    from small_base.random_checkpoint import write_random_checkpoint
+
+    return write_random_checkpoint(
+        tmp_path_factory.mktemp("checkpoint") / "small_sd15.safetensors", small=True
+    )
+
+
+@pytest.fixture(scope="session")
+def random_model(comfy: ModuleType, small_checkpoint: Path) -> LoadedModel:
+    """MODEL, CLIP and VAE of the small random checkpoint. Shared: leave them as they were.
+
+    Loaded under inference mode, as the host does: all weights are inference tensors.
+    """
+    import torch
+
+    from small_base.random_checkpoint import SMALL_TEXT_OPTIONS
+
+    with torch.inference_mode():
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(small_checkpoint), output_vae=True, output_clip=True, te_model_options=SMALL_TEXT_OPTIONS
+        )
+    return LoadedModel(model, clip, vae)

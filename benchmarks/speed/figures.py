@@ -24,7 +24,7 @@ from cns_core.host.select import select
 from cns_core.host.text import token_tables
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import load_memory, save_memory
-from cns_core.selection import select_neurons
+from cns_core.methods.cns.selection import select_neurons
 from cns_core.settings import SelectionSettings, TrainSettings
 
 from .models import HostModel, random_mask

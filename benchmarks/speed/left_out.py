@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import cns_core.host.backend as host_backend
-from cns_core.backend import TextFeatures
 from cns_core.host.frozen_weights import frozen_weights
 from cns_core.host.precision import Precision, fastest_precision
 from cns_core.host.text import encode_prompts
+from cns_core.text_features import TextFeatures
 
 from .loops import Task, continual, random_latents
 from .models import HostModel
@@ -71,4 +71,4 @@ def _text_in_float32(unet_device: torch.device, text_device: torch.device) -> Pr
 
 
 def _one_by_one(clip: Any, prompts: Sequence[str], pooled: bool) -> TextFeatures:
-    return TextFeatures.stack([encode_prompts(clip, [prompt], pooled) for prompt in prompts])
+    return TextFeatures.concatenated([encode_prompts(clip, [prompt], pooled) for prompt in prompts])

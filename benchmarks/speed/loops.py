@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cns_core.backend import TextFeatures
 from cns_core.delta import PackedDelta
 from cns_core.host.backend import HostBackend, training_mode
 from cns_core.host.model import model_layout
 from cns_core.host.precision import Precision
 from cns_core.host.text import token_tables
-from cns_core.masks import NeuronMask
+from cns_core.methods.cns.masks import NeuronMask
 from cns_core.settings import TrainSettings
+from cns_core.text_features import TextFeatures
 from cns_core.tokens import TokenVectors
 from cns_core.training import ConceptTrainer, LatentImage, StepReport, TrainingData
 
@@ -64,13 +64,13 @@ Loop = Callable[[Task], list[float]]
 
 def bare(task: Task) -> list[float]:
     """Forward, and backward to what the first cross-attention reads: nothing trains K/V with less."""
-    with training_backend(task.loaded) as (backend, _vectors), backend.hung({}):
+    with training_backend(task.loaded) as (backend, _vectors), backend.weights_patched({}):
         return timed(bare_pass(task, backend), task.steps)
 
 
 def bare_pass(task: Task, backend: HostBackend) -> Callable[[], None]:
     """One step of it; the backend's models must be loaded."""
-    text = TextFeatures.stack([backend.encode([CLASS_CAPTION], None).detached()] * task.batch)
+    text = TextFeatures.concatenated([backend.encode([CLASS_CAPTION], None).detached()] * task.batch)
     text.cross.requires_grad_()
     noised, t = _noised(task, backend)
 
@@ -83,7 +83,7 @@ def bare_pass(task: Task, backend: HostBackend) -> Callable[[], None]:
 
 def bare_with_text(task: Task) -> list[float]:
     """The same with the text encoder, forward and backward to the token: nothing learns a token with less."""
-    with training_backend(task.loaded) as (backend, vectors), backend.hung({}):
+    with training_backend(task.loaded) as (backend, vectors), backend.weights_patched({}):
         token = {name: vector.clone().requires_grad_() for name, vector in vectors.items()}
         noised, t = _noised(task, backend)
 
@@ -196,13 +196,13 @@ def custom_diffusion(task: Task) -> list[float]:
         token = {name: vector.clone().requires_grad_() for name, vector in vectors.items()}
         optimizer = torch.optim.Adam([*weights.values(), *token.values()], lr=1e-5)
         functions = {name: _in_place_of(weight) for name, weight in weights.items()}
-        with backend.hung(functions):
+        with backend.weights_patched(functions):
             return _trained(task, backend, optimizer, token)
 
 
 def dreambooth(task: Task) -> list[float]:
     """All weights of the U-Net as fp32 parameters, Adam; computing in the same dtype as the others."""
-    with training_backend(task.loaded) as (backend, _), backend.hung({}):
+    with training_backend(task.loaded) as (backend, _), backend.weights_patched({}):
         unet = backend.model.model.diffusion_model
         for parameter in unet.parameters():  # stand-ins while models are hung; the host's own come back
             parameter.data = parameter.data.to(torch.float32, copy=True)

@@ -19,7 +19,7 @@ import comfy.supported_models
 import torch
 from torch import nn
 
-from cns_core.masks import NeuronMask
+from cns_core.methods.cns.masks import NeuronMask
 from cns_core.projections import ProjectionLayout
 
 SHARE = 0.065  # of K/V, the pack's default budget

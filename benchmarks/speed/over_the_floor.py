@@ -23,7 +23,7 @@ def over_the_floor(loaded: HostModel, pixels: int) -> dict[str, float]:
     task = Task(loaded, random_latents(pixels), 2, _STEPS + _WARM_UP)
     with training_backend(loaded) as (backend, vectors):
         trainer = continual_trainer(task, backend, vectors, "none")
-        with backend.hung({}):
+        with backend.weights_patched({}):
             floor = bare_pass(task, backend)
         pairs: list[tuple[float, float]] = []
 

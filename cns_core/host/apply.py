@@ -1,6 +1,4 @@
-"""Drawing with a memory: its values as weight patches on MODEL, its tokens in CLIP. Nothing is fused,
-nothing is left behind.
-"""
+"""Drawing with a memory: its values as weight patches on MODEL. Nothing is fused, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..memory import ConceptMemory
+from .types import Model
 
 # Above this share of a matrix, a value for each entry takes less than positions (4 bytes) and values (2).
 _DENSE = 1 / 3
@@ -30,17 +29,8 @@ class PackedPatch(comfy.weight_adapter.WeightAdapterBase):  # type: ignore[misc]
         self.loaded_keys = loaded_keys
         self.weights = weights
 
-    def calculate_weight(
-        self,
-        weight: Tensor,
-        key: str,
-        strength: float,
-        strength_model: float,
-        offset: Any,
-        function: Any,
-        intermediate_dtype: torch.dtype = torch.float32,
-        original_weight: Any = None,
-    ) -> Tensor:
+    def calculate_weight(self, weight: Tensor, key: str, strength: float, *_: Any, **__: Any) -> Tensor:
+        """The patched weight, in the weight's dtype; the host has further arguments for other adapters."""
         *where, values = (t.to(weight.device) for t in self.weights)
         if where:
             added = weight.float().reshape(-1).index_add(0, where[0], values.float(), alpha=strength)
@@ -49,24 +39,23 @@ class PackedPatch(comfy.weight_adapter.WeightAdapterBase):  # type: ignore[misc]
         return added.reshape(weight.shape).to(weight.dtype)
 
 
-def carries_memory(model: Any) -> bool:
+def carries_memory(model: Model) -> bool:
+    """Whether a memory was applied to this MODEL."""
     return any(isinstance(patch[1], PackedPatch) for patches in model.patches.values() for patch in patches)
 
 
-def apply_values(model: Any, memory: ConceptMemory, strength: float) -> Any:
-    """A clone of MODEL that draws with the memory's values, scaled by `strength`; exact, and off again
+def apply_changes(model: Model, memory: ConceptMemory, strength: float) -> Model:
+    """A clone of MODEL that draws with what the memory holds, scaled by `strength`; exact, and off again
     without a trace.
     """
-    union, values = memory.union_mask(), memory.values()
-    counts = union.count_per_projection()
     patches: dict[str, PackedPatch] = {}
-    for name, shape, where in memory.layout.slices():
-        key, here = f"diffusion_model.{name}.weight", values[where]
-        if counts[name] > _DENSE * len(here):
-            patches[key] = PackedPatch({key}, (here.reshape(shape),))
-        elif counts[name]:
-            indices = union.indices(name)
-            patches[key] = PackedPatch({key}, (indices.to(torch.int32), here[indices]))
+    for name, change in memory.changes().items():
+        key, flat = f"diffusion_model.{name}.weight", change.view(-1)
+        moved = flat.nonzero().reshape(-1)
+        if len(moved) > _DENSE * len(flat):
+            patches[key] = PackedPatch({key}, (change,))
+        elif len(moved):
+            patches[key] = PackedPatch({key}, (moved.to(torch.int32), flat[moved]))
     clone = model.clone()
     refused = set(patches) - set(clone.add_patches(patches, strength))
     if refused:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,13 +11,14 @@ import comfy.model_management as management
 import torch
 from torch import Tensor
 
-from ..backend import TextFeatures
+from ..method import WeightFunction
+from ..text_features import TextFeatures
 from .frozen_weights import frozen_weights
-from .idle_layers import idle_layers_left_out
 from .mixed_precision import computing_in, inputs_cast, weight_dtypes
-from .model import PREFIX, noise_levels
+from .model import PREFIX, model_family, noise_levels
 from .precision import Precision, fastest_precision
 from .text import SplicedTokenizer, encode_prompts, with_tokens
+from .types import Clip, Model
 
 
 class HostBackend:
@@ -29,8 +30,8 @@ class HostBackend:
 
     def __init__(
         self,
-        model: Any,
-        clip: Any,
+        model: Model,
+        clip: Clip,
         token: str,
         token_vectors: Mapping[str, Tensor],
         known: Mapping[str, Any],
@@ -40,6 +41,7 @@ class HostBackend:
         mention them; precision: None computes in what is fastest on the models' devices.
         """
         self.levels = noise_levels(model)
+        self._latent_factor = model_family(model).latent_factor
         self.device = torch.device(model.load_device)
         self.token = token
         clone = (
@@ -72,8 +74,9 @@ class HostBackend:
         wide = sigma.reshape(-1, 1, 1, 1)
         x = z_t * (wide.square() + 1).sqrt()  # the host's variance-exploding form of the same noised latent
         conds: dict[str, Any] = {"c_crossattn": features.cross}
+        height, width = (side * self._latent_factor for side in z_t.shape[2:])
         adm = self.model.model.encode_adm(
-            pooled_output=features.pooled, width=z_t.shape[3] * 8, height=z_t.shape[2] * 8, device=z_t.device
+            pooled_output=features.pooled, width=width, height=height, device=z_t.device
         )
         if adm is not None:
             conds["y"] = adm.to(z_t.device)
@@ -82,12 +85,10 @@ class HostBackend:
             "optimized_attention_override": _pytorch_attention,
         }
         denoised = self.model.model.apply_model(x, sigma, transformer_options=options, **conds)
-        if self.levels.prediction_type == "epsilon":
-            return (x - denoised) / wide
-        return (z_t / (wide.square() + 1).sqrt() - denoised) * (wide.square() + 1).sqrt() / wide
+        return self.levels.prediction(z_t, denoised, wide)
 
     @contextmanager
-    def hung(self, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    def weights_patched(self, functions: Mapping[str, WeightFunction]) -> Iterator[None]:
         for name, function in functions.items():
             self.model.add_weight_wrapper(f"{PREFIX}{name}.weight", _Wrapper(function))
         try:
@@ -100,8 +101,8 @@ class HostBackend:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Hand the models back to the host for a moment (to draw), deltas still hung, then load them
-        again.
+        """Hand the models back to the host for a moment (to draw), weights still patched, then load
+        them again.
         """
         self._loaded.close()
         try:
@@ -115,15 +116,13 @@ class HostBackend:
         if getattr(self.model.model, "model_lowvram", False):
             size, loaded = self.model.model_size() / 2**20, self.model.loaded_size() / 2**20
             raise RuntimeError(
-                f"Only {loaded:.0f} of the U-Net's {size:.0f} MB fit into GPU memory; training needs all of "
-                "it. Close other programs, "
-                "unload other models, or start ComfyUI without --lowvram."
+                f"Only {loaded:.0f} of the U-Net's {size:.0f} MB fit into GPU memory; training needs all of it. "
+                "Close other programs, unload other models, or start ComfyUI without --lowvram."
             )
         encoder = self.clip.cond_stage_model
         dtypes = {self.model.model: self.precision.unet, **weight_dtypes(encoder, self.precision.text)}
         self._loaded.enter_context(frozen_weights(dtypes))
         self._loaded.enter_context(inputs_cast(encoder, self.precision.text))
-        self._loaded.enter_context(idle_layers_left_out(self.clip))
         self._constants = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
 
 
@@ -143,7 +142,7 @@ def _mutation_safe(constants: set[int]) -> Any:
 class _Wrapper:
     """A weight function in the form the host calls: `f(weight)`, and questions about memory."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: WeightFunction) -> None:
         self.function = function
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -156,7 +155,7 @@ class _Wrapper:
         return 0
 
 
-def remove_wrappers(model: Any) -> None:
+def remove_wrappers(model: Model) -> None:
     """Take our weight functions off the modules that all clones of a model share."""
     for module in model.model.modules():
         functions = getattr(module, "weight_function", None)
@@ -180,7 +179,7 @@ def training_mode() -> Iterator[None]:
                 management.in_training = flag
 
 
-def _trainable(model: Any, dtype: torch.dtype) -> Any:
+def _trainable(model: Model, dtype: torch.dtype) -> Model:
     """Compute in `dtype`, and refuse other packs' attention patches."""
     if (model.get_model_object("manual_cast_dtype") or model.model_dtype()) != dtype:
         model.set_model_compute_dtype(dtype)
@@ -188,9 +187,8 @@ def _trainable(model: Any, dtype: torch.dtype) -> Any:
     replaced = [*options.get("patches", {}), *options.get("patches_replace", {})]
     if found := sorted({p for p in replaced if p.startswith(("attn2", "attn1"))}):
         raise ValueError(
-            f"This MODEL carries attention patches ({', '.join(found)}), from an IPAdapter or the like, "
-            "which would be trained "
-            "against. Connect the checkpoint loader's MODEL."
+            f"This MODEL carries attention patches ({', '.join(found)}), from an IPAdapter or the like, which "
+            "would be trained against. Connect the checkpoint loader's MODEL."
         )
     return model
 
@@ -200,6 +198,6 @@ def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
-def _clone_arguments(model: Any) -> tuple[str, ...]:
+def _clone_arguments(model: Model) -> tuple[str, ...]:
     code = type(model).clone.__code__
     return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

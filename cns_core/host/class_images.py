@@ -7,29 +7,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..memory import BaseModel
+from ..method import ModelIdentity
 from .draw import draw
+from .types import Loaded
 
 
 def drawn_class_images(
     folder: Path,
-    base: BaseModel,
-    model: Any,
-    clip: Any,
-    vae: Any,
+    base: ModelIdentity,
+    loaded: Loaded,
     prompt: str,
     sizes: list[tuple[int, int]],
     on_image: Callable[[int, Tensor], None],
 ) -> Iterator[Tensor]:
-    """One class image `(1, H, W, 3)` per entry of `sizes`, from `folder` where it was drawn before, else
-    drawn and saved.
+    """One class image `(1, H, W, 3)` per entry of `sizes` (height, width), from `folder` where it was drawn
+    before, else drawn and saved.
 
     `on_image(count, image)` is called after each and may raise to stop; what was drawn until then is kept.
     """
@@ -39,11 +37,10 @@ def drawn_class_images(
     for number, size in enumerate(sizes):
         path = place / f"{number:04d}-{size[1]}x{size[0]}.png"
         if path.exists():
-            image = (
-                torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).float().div(255)[None]
-            )
+            pixels = np.asarray(Image.open(path).convert("RGB")).copy()
+            image = torch.from_numpy(pixels).float().div(255)[None]
         else:
-            image = draw(model, clip, vae, prompt, size, seed=number)
+            image = draw(loaded, [prompt], size, [number])
             partial = path.with_suffix(".part")
             Image.fromarray(image[0].mul(255).round().byte().cpu().numpy()).save(partial, format="PNG")
             partial.replace(path)

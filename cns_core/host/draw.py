@@ -1,47 +1,70 @@
-"""Drawing inside a node: previews while training and class images for the prior, with the host's own
-sampler.
-"""
+"""Drawing with the host's own sampler: previews while training, class images for the prior, benches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
 import torch
 from torch import Tensor
 
-SAMPLER, SCHEDULER = "euler", "normal"
+from .model import model_family
+from .types import Clip, Loaded
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn."""
+
+    steps: int = 20
+    cfg: float = 7.0
+    sampler: str = "euler"
+    scheduler: str = "normal"
 
 
 def draw(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    prompt: str,
+    loaded: Loaded,
+    prompts: Sequence[str],
     size: tuple[int, int],
-    seed: int,
-    steps: int = 20,
-    cfg: float = 7.0,
+    seeds: Sequence[int],
+    sampling: Sampling | None = None,
 ) -> Tensor:
-    """One picture `(1, H, W, 3)` float32 in [0, 1] of `size` (H, W). Uses its own generator, never the
-    global one.
+    """One picture for each prompt, `(B, H, W, 3)` float32 in [0, 1], all in one batch.
+
+    Args:
+        prompts: of equally many sections of the text encoder.
+        size: height and width in pixels.
+        seeds: of each picture's first noise; the global generator is left alone.
+        sampling: the defaults where it is None.
     """
-    positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-    negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-    channels = model.model.latent_format.latent_channels
-    shape = (1, channels, size[0] // 8, size[1] // 8)
-    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+    how, model = sampling or Sampling(), loaded.model
+    factor = model_family(model).latent_factor
+    shape = (model.model.latent_format.latent_channels, size[0] // factor, size[1] // factor)
+    noise = torch.stack(
+        [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    )
     latent = comfy.sample.sample(
         model,
         noise,
-        steps,
-        cfg,
-        SAMPLER,
-        SCHEDULER,
-        positive,
-        negative,
-        torch.zeros(shape),
+        how.steps,
+        how.cfg,
+        how.sampler,
+        how.scheduler,
+        _conditioning(loaded.clip, prompts),
+        _conditioning(loaded.clip, [""]),
+        torch.zeros_like(noise),
         disable_pbar=True,
-        seed=seed,
+        seed=seeds[0],
     )
-    return vae.decode(latent)[..., :3].clamp(0, 1)
+    return loaded.vae.decode(latent)[..., :3].clamp(0, 1)
+
+
+def _conditioning(clip: Clip, prompts: Sequence[str]) -> list[Any]:
+    """As the stock text encode node gives it, for several prompts in one batch."""
+    encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0] for prompt in prompts]
+    extra = dict(encoded[0][1])
+    if extra.get("pooled_output") is not None:
+        extra["pooled_output"] = torch.cat([more["pooled_output"] for _, more in encoded])
+    return [[torch.cat([cross for cross, _ in encoded]), extra]]

@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..concept import Concept
 from ..images import fit
+from ..priors import Size
 from ..training import LatentImage
+from .model import model_family
+from .types import Loaded
 
 
-def encode_pixels(model: Any, vae: Any, pixels: Tensor) -> Tensor:
-    """`(B, H, W, 3)` to scaled latents `(B, C, H/8, W/8)`, float32 on the CPU."""
+def encode_pixels(loaded: Loaded, pixels: Tensor) -> Tensor:
+    """`(B, H, W, 3)` to scaled latents `(B, C, h, w)`, float32 on the CPU. ValueError when the VAE is not the
+    MODEL's.
+    """
     with torch.no_grad():  # nodes run in inference mode, other callers may not
-        latent = vae.encode(pixels[..., :3])
-    channels = model.model.latent_format.latent_channels
-    if latent.ndim != 4 or latent.shape[1] != channels or latent.shape[2] * 8 != pixels.shape[1]:
+        latent = loaded.vae.encode(pixels[..., :3])
+    model = loaded.model.model
+    channels, factor = model.latent_format.latent_channels, model_family(loaded.model).latent_factor
+    if latent.ndim != 4 or latent.shape[1] != channels or latent.shape[2] * factor != pixels.shape[1]:
         raise ValueError(
-            f"This VAE makes latents of shape {tuple(latent.shape)}; the U-Net needs {channels} channels at "
-            "an eighth of the size. "
-            "Connect the VAE that belongs to the MODEL."
+            f"This VAE makes latents of shape {tuple(latent.shape)} of pictures of shape {tuple(pixels.shape)}; "
+            f"the U-Net needs {channels} channels and sides divided by {factor}. Connect the VAE that belongs to "
+            "the MODEL."
         )
-    return model.model.process_latent_in(latent).float().cpu().clone()
+    return model.process_latent_in(latent).float().cpu().clone()  # type: ignore[no-any-return]
 
 
-def encode_concept(model: Any, vae: Any, concept: Concept) -> tuple[LatentImage, ...]:
+def encode_concept(loaded: Loaded, concept: Concept) -> tuple[LatentImage, ...]:
     """All training images of a concept, masks brought to latent size."""
     images = []
     for image in concept.images:
-        latents = encode_pixels(model, vae, image.pixels[None])[0]
+        latents = encode_pixels(loaded, image.pixels[None])[0]
         mask = None
         if image.mask is not None:
-            mask = torch.nn.functional.adaptive_avg_pool2d(image.mask[None, None], tuple(latents.shape[1:]))[
-                0
-            ]
-        images.append(
-            LatentImage(latents, image.captions, tuple(map(concept.class_caption, image.captions)), mask)
-        )
+            cells = tuple(latents.shape[1:])
+            mask = torch.nn.functional.adaptive_avg_pool2d(image.mask[None, None], cells)[0]
+        class_captions = tuple(map(concept.class_caption, image.captions))
+        images.append(LatentImage(latents, image.captions, class_captions, mask))
     return tuple(images)
 
 
-def class_latents(
-    model: Any, vae: Any, pixels: Tensor, sizes: set[tuple[int, int]]
-) -> dict[tuple[int, int], Tensor]:
-    """Given class images `(B, H, W, 3)`, fitted to every latent size `(h, w)` that the concept uses."""
+def encode_fitted(loaded: Loaded, pixels: Tensor, sizes: set[Size]) -> dict[Size, Tensor]:
+    """Pictures `(B, H, W, 3)`, fitted to each of these latent sizes `(h, w)`."""
+    factor = model_family(loaded.model).latent_factor
     pools = {}
-    for size in sorted(sizes):
-        fitted = torch.stack([fit(p[..., :3], None, (size[0] * 8, size[1] * 8))[0] for p in pixels])
-        pools[size] = encode_pixels(model, vae, fitted)
+    for height, width in sorted(sizes):
+        whole = (height * factor, width * factor)
+        fitted = torch.stack([fit(p[..., :3], None, whole)[0] for p in pixels])
+        pools[height, width] = encode_pixels(loaded, fitted)
     return pools

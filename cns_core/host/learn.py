@@ -5,8 +5,7 @@ learned.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,21 +15,23 @@ from torch import Tensor
 
 from ..captions import template_captions
 from ..concept import Concept
-from ..delta import PackedDelta
 from ..memory import ConceptMemory, LearnedConcept
+from ..method import Adaptation, Plan
+from ..priors import PRIORS
 from ..settings import TrainSettings
 from ..tokens import initial_vectors
-from ..training import ConceptTrainer, StepReport, TrainingData
+from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
 from .backend import HostBackend, training_mode
 from .class_images import drawn_class_images
 from .draw import draw
-from .latents import class_latents, encode_concept, encode_pixels
-from .model import Base, read_base
+from .latents import encode_concept, encode_fitted, encode_pixels
+from .model import BaseModel, read_base
 from .paths import work_folder
+from .prepare import check_concept
 from .progress import Progress
-from .runs import Run, run_key
-from .select import Neurons, check_concept
+from .runs import Run
 from .text import token_tables, word_ids
+from .types import Loaded
 
 # A run that is killed outright loses at most this many steps; Cancel and errors lose none.
 _CHECKPOINT_EVERY = 100
@@ -45,6 +46,63 @@ class Preview:
 
 
 @dataclass(frozen=True, eq=False)
+class Lesson:
+    """One concept to be learned on top of a memory: all that decides what comes of it, and how to show it.
+
+    method_settings: `plan.method.Training`.
+    """
+
+    loaded: Loaded
+    concept: Concept
+    plan: Plan
+    memory: ConceptMemory | None = None
+    class_images: Tensor | None = None
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    method_settings: Any = None
+    preview: Preview = field(default_factory=Preview)
+
+    def check(self, base: BaseModel) -> None:
+        """ValueError, before any long work, when the parts do not fit each other."""
+        check_concept(self.concept, base, self.loaded.model, self.loaded.clip, self.memory)
+        if self.plan.base != base.identity:
+            raise ValueError(
+                f"These neurons were selected on {self.plan.base}, but the loaded model is {base.identity}. Connect "
+                "one MODEL and CLIP to both SelectConceptNeurons and ContinualTrain."
+            )
+        if self.plan.concept_digest != self.concept.digest():
+            raise ValueError(
+                f"These neurons were selected for another concept than {self.concept.name!r}. Connect one CONCEPT to "
+                "both SelectConceptNeurons and ContinualTrain."
+            )
+        PRIORS[self.settings.prior].check(self.class_images)
+
+    def key(self, base: BaseModel) -> str:
+        """sha256 over all that decides the result."""
+        of_images = hashlib.sha256()
+        if self.class_images is not None:
+            of_images.update(self.class_images.float().cpu().contiguous().numpy().tobytes())
+        parts = (
+            str(asdict(base.identity)),
+            self.concept.digest(),
+            self.plan.method.name,
+            self.plan.prepared.digest(),
+            "" if self.memory is None else self.memory.digest(),
+            str(self.kept_settings()),
+            of_images.hexdigest(),
+            f"clip skip {self.loaded.clip.layer_idx}",
+        )
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    def kept_settings(self) -> dict[str, dict[str, Any]]:
+        """What a memory keeps of the settings."""
+        return {
+            "train": self.settings.as_dict(),
+            "method": asdict(self.method_settings),
+            "select": asdict(self.plan.settings),
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class Learned:
     """The new memory and what to tell about how it came about."""
 
@@ -52,206 +110,136 @@ class Learned:
     notes: list[str]
 
 
-def learn(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    concept: Concept,
-    neurons: Neurons,
-    memory: ConceptMemory | None,
-    class_images: Tensor | None,
-    settings: TrainSettings,
-    preview: Preview,
-) -> Learned:
-    """Learn one concept on top of `memory`. The loaded MODEL, CLIP and VAE are left exactly as they were,
+def learn(lesson: Lesson) -> Learned:
+    """Learn one concept on top of a memory. The loaded MODEL, CLIP and VAE are left exactly as they were,
     whatever happens.
+
+    Raises:
+        ValueError: parts of the lesson do not fit each other.
+        RuntimeError: memory ran out, or the loss became NaN; what was learned until then is kept.
     """
-    base = read_base(model, clip)
-    check_concept(concept, base, clip, memory)
-    _check_neurons(neurons, base, concept)
-    _check_prior(settings, class_images)
-    run = Run(work_folder("runs"), _key(base, clip, concept, neurons, memory, class_images, settings))
+    base = read_base(lesson.loaded.model, lesson.loaded.clip)
+    lesson.check(base)
+    run = Run(work_folder("runs"), lesson.key(base))
     if (finished := run.result()) is not None:
         return Learned(
             finished,
             ["This run was finished before; its result was taken from disk. Change the seed to train anew."],
         )
-    with Progress(settings.steps) as progress:
-        data = _training_data(model, clip, vae, base, concept, class_images, settings, progress)
+    with Progress(lesson.settings.steps) as progress:
         try:
-            return _train(
-                model, clip, vae, base, concept, neurons, memory, data, settings, preview, run, progress
-            )
+            return LearningRun(lesson, base, run, progress).result()
         except (torch.OutOfMemoryError, management.OOM_EXCEPTION) as error:
             if not _is_out_of_memory(error):
                 raise
             raise RuntimeError(
-                f"Out of memory while training at batch size {settings.batch_size} ({error}). Lower the "
-                "concept's resolution or "
-                "batch_size (gradient_accumulation makes up for it), use prior 'none' or 'image-free', or "
-                "close other programs. "
-                "What was learned until then is kept: queue the same graph again to go on."
+                f"Out of memory while training at batch size {lesson.settings.batch_size} ({error}). Lower the "
+                "concept's resolution or batch_size (gradient_accumulation makes up for it), use prior 'none' or "
+                "'image-free', or close other programs. What was learned until then is kept: queue the same graph "
+                "again to go on."
             ) from error
 
 
-def _train(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    base: Base,
-    concept: Concept,
-    neurons: Neurons,
-    memory: ConceptMemory | None,
-    data: TrainingData,
-    settings: TrainSettings,
-    preview: Preview,
-    run: Run,
-    progress: Progress,
-) -> Learned:
-    earlier = memory if memory is not None else ConceptMemory(base.identity, base.layout)
-    notes: list[str] = []
-    with training_mode():
-        tables = {n: t.detach().float().cpu() for n, t in token_tables(clip).items()}
-        vectors = initial_vectors(tables, word_ids(clip, concept.class_word))
-        backend = HostBackend(model, clip, concept.token, vectors, earlier.token_vectors())
-        mask = neurons.selection.concept_mask
-        delta = PackedDelta(mask, earlier.union_mask(), earlier.values(), backend.device)
-        state = run.checkpoint()
-        trainer = ConceptTrainer(backend, data, delta, vectors, settings, resume=state)
-        if state is not None:
-            notes.append(
-                f"Resumed after step {trainer.step} of {settings.steps}, where an earlier run of this graph "
-                "stopped."
+class LearningRun:
+    """A lesson while it is being learned."""
+
+    def __init__(self, lesson: Lesson, base: BaseModel, run: Run, progress: Progress) -> None:
+        self.lesson, self.base, self.run, self.progress = lesson, base, run, progress
+        self.earlier = lesson.memory or ConceptMemory(base.identity, base.layout)
+
+    def result(self) -> Learned:
+        """Prepare, train, and keep the memory on disk."""
+        lesson, data, notes = self.lesson, self._data(), []
+        with training_mode():
+            loaded, concept = lesson.loaded, lesson.concept
+            tables = {n: t.detach().float().cpu() for n, t in token_tables(loaded.clip).items()}
+            vectors = initial_vectors(tables, word_ids(loaded.clip, concept.class_word))
+            known = self.earlier.token_vectors()
+            backend = HostBackend(loaded.model, loaded.clip, concept.token, vectors, known)
+            plan = lesson.plan
+            adaptation = plan.method.start(
+                plan.prepared, self.earlier, lesson.method_settings, backend.device
             )
-        on_step = _reporter(trainer, backend, delta, vae, data, settings, preview, run, progress)
-        try:
-            trainer.run(on_step)
-        except BaseException:  # Cancel is a BaseException on newer hosts; nothing is swallowed
-            if trainer.step:
-                run.save_checkpoint(trainer.state())
-            raise
-        final = trainer.state()
-    learned = LearnedConcept(
-        name=concept.name,
-        token=concept.token,
-        class_word=concept.class_word,
-        kind=concept.kind,
-        mask=mask,
-        values=final.values.half(),
-        token_vectors=final.token_vectors,
-        settings={"train": settings.as_dict(), "select": vars(neurons.settings).copy()},
-        losses=torch.tensor(final.losses, dtype=torch.float32).reshape(-1, 3),
-        learned_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
-    result = earlier.with_learned(learned)
-    run.finish(result)
-    return Learned(result, notes)
+            state = self.run.checkpoint()
+            trainer = ConceptTrainer(backend, data, adaptation, vectors, lesson.settings, resume=state)
+            if state is not None:
+                notes.append(
+                    f"Resumed after step {trainer.step} of {lesson.settings.steps}, where an earlier run of this "
+                    "graph stopped."
+                )
+            try:
+                trainer.run(lambda report: self._on_step(report, trainer, backend))
+            except BaseException:  # Cancel is a BaseException on newer hosts; nothing is swallowed
+                if trainer.step:
+                    self.run.save_checkpoint(trainer.state())
+                raise
+        memory = self.earlier.with_learned(self._learned(trainer, adaptation))
+        self.run.finish(memory)
+        return Learned(memory, notes)
 
+    def given(self) -> dict[tuple[int, int], Tensor]:
+        """The class images that the user connected (`priors.ClassPictures`)."""
+        assert self.lesson.class_images is not None  # the prior's own check
+        return encode_fitted(self.lesson.loaded, self.lesson.class_images, self._sizes)
 
-def _reporter(
-    trainer: ConceptTrainer,
-    backend: HostBackend,
-    delta: PackedDelta,
-    vae: Any,
-    data: TrainingData,
-    settings: TrainSettings,
-    preview: Preview,
-    run: Run,
-    progress: Progress,
-) -> Callable[[StepReport], None]:
-    size = (data.images[0].latents.shape[1] * 8, data.images[0].latents.shape[2] * 8)
+    def drawn(self) -> dict[tuple[int, int], Tensor]:
+        """Class images drawn by the untouched model, in turn for every size (`priors.ClassPictures`)."""
+        sizes = sorted(self._sizes)
+        count = max(self.lesson.settings.class_image_count, len(sizes))
+        factor = self.base.family.latent_factor
+        wanted = [(h * factor, w * factor) for h, w in (sizes[i % len(sizes)] for i in range(count))]
+        gathered: dict[tuple[int, int], list[Tensor]] = {size: [] for size in sizes}
+        for image in drawn_class_images(
+            work_folder("class_images"),
+            self.base.identity,
+            self.lesson.loaded,
+            self._class_prompt(),
+            wanted,
+            lambda done, picture: self.progress.phase(done, count, picture),
+        ):
+            latents = encode_pixels(self.lesson.loaded, image)[0]
+            gathered[latents.shape[1], latents.shape[2]].append(latents)
+        return {size: torch.stack(latents) for size, latents in gathered.items()}
 
-    def on_step(report: StepReport) -> None:
+    def _data(self) -> TrainingData:
+        self._images: tuple[LatentImage, ...] = encode_concept(self.lesson.loaded, self.lesson.concept)
+        self._sizes = {image.size for image in self._images}
+        latents = self.lesson.settings.chosen_prior().prepare(self)
+        return TrainingData(self._images, self._class_prompt(), latents)
+
+    def _class_prompt(self) -> str:
+        concept = self.lesson.concept
+        return concept.class_caption(template_captions(concept.kind, concept.token)[0])
+
+    def _on_step(self, report: StepReport, trainer: ConceptTrainer, backend: HostBackend) -> None:
+        preview, last = self.lesson.preview, report.step == report.steps
         picture = None
-        last = report.step == report.steps
         if preview.prompt and preview.every and (report.step % preview.every == 0 or last):
             with torch.no_grad():
-                delta.update()
+                trainer.adaptation.before_forward()
+            height, width = (side * self.base.family.latent_factor for side in self._images[0].size)
+            drawing = Loaded(backend.model, backend.clip, self.lesson.loaded.vae)
             with backend.suspended():
-                picture = draw(backend.model, backend.clip, vae, preview.prompt, size, settings.seed % 2**32)
+                seed = self.lesson.settings.seed % 2**32
+                picture = draw(drawing, [preview.prompt], (height, width), [seed])
         if report.step % _CHECKPOINT_EVERY == 0 and not last:
-            run.save_checkpoint(trainer.state())
-        progress.step(report, picture)  # raises when the user cancelled
+            self.run.save_checkpoint(trainer.state())
+        self.progress.step(report, picture)  # raises when the user cancelled
 
-    return on_step
-
-
-def _training_data(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    base: Base,
-    concept: Concept,
-    class_images: Tensor | None,
-    settings: TrainSettings,
-    progress: Progress,
-) -> TrainingData:
-    images = encode_concept(model, vae, concept)
-    prompt = concept.class_caption(template_captions(concept.kind, concept.token)[0])
-    sizes = sorted({(i.latents.shape[1], i.latents.shape[2]) for i in images})
-    pools: dict[tuple[int, int], Tensor] = {}
-    if settings.uses_prior and settings.prior == "given class images" and class_images is not None:
-        pools = class_latents(model, vae, class_images, set(sizes))
-    elif settings.uses_prior and settings.prior == "drawn class images":
-        count = max(settings.class_image_count, len(sizes))
-        wanted = [(h * 8, w * 8) for h, w in (sizes[i % len(sizes)] for i in range(count))]
-
-        def on_image(done: int, image: Tensor) -> None:
-            progress.phase(done, count, image)
-
-        folder = work_folder("class_images")
-        gathered: dict[tuple[int, int], list[Tensor]] = {size: [] for size in sizes}
-        for image in drawn_class_images(folder, base.identity, model, clip, vae, prompt, wanted, on_image):
-            latents = encode_pixels(model, vae, image)[0]
-            gathered[(latents.shape[1], latents.shape[2])].append(latents)
-        pools = {size: torch.stack(latents) for size, latents in gathered.items()}
-    return TrainingData(images, prompt, pools)
-
-
-def _check_neurons(neurons: Neurons, base: Base, concept: Concept) -> None:
-    if neurons.base != base.identity:
-        raise ValueError(
-            f"These neurons were selected on {neurons.base}, but the loaded model is {base.identity}. "
-            "Connect one MODEL and CLIP to both "
-            "SelectConceptNeurons and ContinualTrain."
+    def _learned(self, trainer: ConceptTrainer, adaptation: Adaptation) -> LearnedConcept:
+        concept, state = self.lesson.concept, trainer.state()
+        return LearnedConcept(
+            name=concept.name,
+            token=concept.token,
+            class_word=concept.class_word,
+            kind=concept.kind,
+            method=self.lesson.plan.method.name,
+            change=adaptation.learned(),
+            token_vectors=state.token_vectors,
+            settings=self.lesson.kept_settings(),
+            losses={name: torch.tensor(values) for name, values in state.losses.items()},
+            learned_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
-    if neurons.concept_digest != concept.digest():
-        raise ValueError(
-            f"These neurons were selected for another concept than {concept.name!r}. Connect one CONCEPT to "
-            "both SelectConceptNeurons and "
-            "ContinualTrain."
-        )
-
-
-def _check_prior(settings: TrainSettings, class_images: Tensor | None) -> None:
-    given = settings.prior == "given class images"
-    if given and (class_images is None or not len(class_images)):
-        raise ValueError(
-            "The prior is 'given class images', but none are connected. Connect an IMAGE batch or choose "
-            "another prior."
-        )
-    if class_images is not None and not given:
-        raise ValueError(
-            f"Class images are connected, but the prior is {settings.prior!r}. Choose 'given class images' "
-            "or unplug them."
-        )
-
-
-def _key(
-    base: Base,
-    clip: Any,
-    concept: Concept,
-    neurons: Neurons,
-    memory: ConceptMemory | None,
-    class_images: Tensor | None,
-    settings: TrainSettings,
-) -> str:
-    digest = hashlib.sha256(f"clip skip {clip.layer_idx}".encode())
-    if class_images is not None:
-        digest.update(class_images.float().cpu().contiguous().numpy().tobytes())
-    return run_key(
-        base.identity, concept, neurons.selection.concept_mask.digest(), memory, settings, digest.hexdigest()
-    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

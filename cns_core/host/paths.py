@@ -11,7 +11,7 @@ from pathlib import Path
 import folder_paths
 
 MEMORY_FOLDER = "concept_memory"
-BUILT_IN_CLIP = "built-in"
+PHOTO_CLIP = "openai/clip-vit-base-patch32"  # the one the paper scores with
 _FILE_NAME = re.compile(r"[\w][\w .()+-]*")
 
 
@@ -70,8 +70,7 @@ def new_memory_file(name: str) -> Path:
     parts = cleaned.split("/")
     if not all(_FILE_NAME.fullmatch(part) for part in parts):
         raise ValueError(
-            f"{name!r} is no usable file name. Use letters, digits, spaces and . _ - ( ) +, for example "
-            "my_concepts; "
+            f"{name!r} is no usable file name. Use letters, digits, spaces and . _ - ( ) +, for example my_concepts; "
             "sub-folders are separated by /."
         )
     root = Path(folder_paths.get_folder_paths(MEMORY_FOLDER)[0])
@@ -80,23 +79,21 @@ def new_memory_file(name: str) -> Path:
 
 
 def work_folder(kind: str) -> Path:
-    """A folder of the pack's own: `runs` (checkpoints, finished results), `class_images`, `clip`. Safe to
+    """A folder of the pack's own: `runs` (checkpoints, finished results), `class_images`. Safe to
     delete between runs.
     """
     return Path(folder_paths.get_user_directory()) / "cns" / kind
 
 
 def clip_model(name: str) -> str:
-    """A CLIP model: the built-in one, the path of a folder below `models/` where there is one of that name,
-    else the name as a Hugging Face id.
+    """A CLIP model: the path of the folder of that name below `models/` where there is one, else the name as a
+    Hugging Face id.
     """
     if not name.strip():
         raise ValueError(
-            f"No CLIP model is named. Give {BUILT_IN_CLIP!r}, a folder below models/ or a Hugging Face id "
-            "such as openai/clip-vit-base-patch32."
+            "No CLIP model is named, and without one no picture can be scored. Give a Hugging Face id such as "
+            f"{PHOTO_CLIP}, which is fetched at first use (600 MB), or a CLIP folder below models/."
         )
-    if name.strip() == BUILT_IN_CLIP:
-        return str(Path(__file__).resolve().parents[1] / "builtin_clip")
     folder = _inside(models_folder(), name.strip(), "the models folder")
     return str(folder) if folder.is_dir() else name.strip()
 

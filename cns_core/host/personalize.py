@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..memory import ConceptMemory
-from .apply import apply_values
-from .model import identify
+from .apply import apply_changes
+from .model import read_base
 from .text import with_tokens
+from .types import Clip, Model
 
 
 def personalize(
-    model: Any, clip: Any, memory: ConceptMemory, strength: float = 1.0, as_of: str = ""
-) -> tuple[Any, Any]:
+    model: Model, clip: Clip, memory: ConceptMemory, strength: float = 1.0, as_of: str = ""
+) -> tuple[Model, Clip]:
     """Clones of MODEL and CLIP with the memory's values and tokens; ValueError when it was made on another
     base.
     """
-    identity, _ = identify(model, clip)
-    memory.check_base(identity)
+    memory.check_base(read_base(model, clip).identity)
     stage = memory.stage(as_of) if as_of.strip() else memory
-    return apply_values(model, stage, strength), with_tokens(clip, stage.token_vectors())
+    return apply_changes(model, stage, strength), with_tokens(clip, stage.token_vectors())

@@ -38,11 +38,10 @@ class Progress:
     def step(self, report: StepReport, picture: Tensor | None) -> None:
         self._bar.update_absolute(report.step, report.steps, _as_preview(picture))
         if report.step % _LOG_EVERY == 0 or report.step == report.steps:
+            losses = ", ".join(f"{name} {value:.3g}" for name, value in report.losses.items())
+            norms = ", ".join(f"{name} {value:.2e}" for name, value in report.gradient_norms.items())
             logging.info(
-                f"CNS step {report.step}/{report.steps}: diffusion {report.diffusion:.4f}, prior "
-                f"{report.prior:.4f}, "
-                f"L_reg {report.regularisation:.2e}, gradient norms {report.neuron_grad_norm:.2e} (neurons) "
-                f"{report.token_grad_norm:.2e} (token), {report.seconds:.2f} s"
+                f"CNS step {report.step}/{report.steps}: {losses}; gradient norms {norms}; {report.seconds:.2f} s"
             )
         management.throw_exception_if_processing_interrupted()
 
@@ -57,8 +56,3 @@ def _as_preview(picture: Tensor | None) -> Any:
         return None
     array = picture[0].mul(255).round().byte().cpu().numpy()
     return ("JPEG", Image.fromarray(array), _PREVIEW_PIXELS)
-
-
-def scoring_device() -> Any:
-    """Where the host wants models to run."""
-    return management.get_torch_device()

@@ -6,16 +6,12 @@ again must neither train again nor start from scratch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoint import TrainerState, load_state, save_state
-from ..concept import Concept
-from ..memory import BaseModel, ConceptMemory
+from ..memory import ConceptMemory
 from ..memory_file import load_memory, save_memory
-from ..settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -47,23 +43,3 @@ class Run:
         save_memory(self.result_file, memory)
         self.checkpoint_file.unlink(missing_ok=True)
 
-
-def run_key(
-    base: BaseModel,
-    concept: Concept,
-    mask_digest: str,
-    memory: ConceptMemory | None,
-    settings: TrainSettings,
-    extra: str,
-) -> str:
-    """sha256 over base, concept, mask, earlier memory, settings and whatever else decides the result."""
-    parts = [
-        base.family,
-        base.fingerprint,
-        concept.digest(),
-        mask_digest,
-        "" if memory is None else memory.digest(),
-        json.dumps(settings.as_dict(), sort_keys=True),
-        extra,
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

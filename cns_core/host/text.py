@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backend import TextFeatures
+from ..families import SUPPORTED
+from ..text_features import TextFeatures
 from ..tokens import TokenVectors
+from .types import Clip
 
 SECTION = 77  # tokens of one encoder pass, start and end included
 
@@ -50,7 +52,7 @@ class SplicedTokenizer:
         return entry if token is None else (self.vectors[token], *entry[1:])
 
 
-def inner_tokenizers(clip: Any) -> dict[str, Any]:
+def inner_tokenizers(clip: Clip) -> dict[str, Any]:
     """The host's tokenizer per text encoder (`clip_l`, ...); ValueError for text encoders that are not
     CLIP.
     """
@@ -61,26 +63,25 @@ def inner_tokenizers(clip: Any) -> dict[str, Any]:
     }
     if not found or any(not hasattr(getattr(clip.cond_stage_model, n, None), "transformer") for n in found):
         raise ValueError(
-            f"This text encoder ({type(clip.cond_stage_model).__name__}) is not one of CLIP's; concepts "
-            "need the CLIP of "
-            "Stable Diffusion 1.x, 2.x or SDXL."
+            f"This text encoder ({type(clip.cond_stage_model).__name__}) is not one of CLIP's; concepts need the "
+            f"CLIP of one of: {SUPPORTED}."
         )
     return found
 
 
-def token_tables(clip: Any) -> dict[str, Tensor]:
+def token_tables(clip: Clip) -> dict[str, Tensor]:
     """The token table `(vocabulary, dim)` of each text encoder."""
     encoders = {n: getattr(clip.cond_stage_model, n) for n in inner_tokenizers(clip)}
     return {n: e.transformer.get_input_embeddings().weight for n, e in encoders.items()}
 
 
-def known_tokens(clip: Any) -> list[str]:
+def known_tokens(clip: Clip) -> list[str]:
     """Learned tokens that this CLIP already understands."""
     spliced = [t for t in inner_tokenizers(clip).values() if isinstance(t, SplicedTokenizer)]
     return list(dict.fromkeys(token for t in spliced for token in t.vectors))
 
 
-def with_tokens(clip: Any, tokens: Mapping[str, TokenVectors]) -> Any:
+def with_tokens(clip: Clip, tokens: Mapping[str, TokenVectors]) -> Clip:
     """A clone of CLIP that understands learned tokens (token -> encoder -> vector); the given CLIP stays as
     it is.
     """
@@ -103,7 +104,7 @@ def with_tokens(clip: Any, tokens: Mapping[str, TokenVectors]) -> Any:
     return clone
 
 
-def word_ids(clip: Any, word: str) -> dict[str, list[int]]:
+def word_ids(clip: Clip, word: str) -> dict[str, list[int]]:
     """Token ids of a word, per text encoder, without start, end and padding."""
     return {n: _ids_of_words(t, word) for n, t in inner_tokenizers(clip).items()}
 
@@ -113,7 +114,7 @@ def _ids_of_words(tokenizer: Any, text: str) -> list[int]:
     return [entry[0] for section in sections for entry in section if entry[2] > 0]
 
 
-def check_length(clip: Any, prompts: Sequence[str]) -> None:
+def check_length(clip: Clip, prompts: Sequence[str]) -> None:
     """ValueError when a prompt does not fit one pass of the text encoder."""
     for prompt in prompts:
         for tokenizer in inner_tokenizers(clip).values():
@@ -125,7 +126,7 @@ def check_length(clip: Any, prompts: Sequence[str]) -> None:
                 )
 
 
-def encode_prompts(clip: Any, prompts: Sequence[str], pooled: bool) -> TextFeatures:
+def encode_prompts(clip: Clip, prompts: Sequence[str], pooled: bool) -> TextFeatures:
     """Prompts of one section each, through the user's CLIP, clip skip included. The caller has the host load
     the text encoder first, and decides whether a gradient is kept.
 
@@ -133,11 +134,11 @@ def encode_prompts(clip: Any, prompts: Sequence[str], pooled: bool) -> TextFeatu
     several at once the host returns the first one's pooled output alone.
     """
     if pooled:
-        return TextFeatures.stack([_encoded(clip, [prompt]) for prompt in prompts])
+        return TextFeatures.concatenated([_encoded(clip, [prompt]) for prompt in prompts])
     return replace(_encoded(clip, prompts), pooled=None)
 
 
-def _encoded(clip: Any, prompts: Sequence[str]) -> TextFeatures:
+def _encoded(clip: Clip, prompts: Sequence[str]) -> TextFeatures:
     tokens = [clip.tokenize(prompt, return_word_ids=True) for prompt in prompts]
     # The host encodes the sections of a long prompt side by side; sections of several prompts are no other.
     plain = {n: [[e[:2] for e in section] for t in tokens for section in t[n]] for n in tokens[0]}

@@ -4,16 +4,17 @@ test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cns_core.backend import TextFeatures
+from cns_core.method import WeightFunction
 from cns_core.projections import ProjectionLayout, find_projections
 from cns_core.schedule import NoiseLevels
+from cns_core.text_features import TextFeatures, counted_tokens
 
 TEXT_DIM, WIDTH, TOKENS = 24, 32, 8
 WORDS = ["<pad>", "<start>", "a", "photo", "of", "the", *(f"word{i}" for i in range(12))]
@@ -113,9 +114,9 @@ class ToyBackend:
         return self.unet(z_t, self.levels.alphas_cumprod[t], features.cross)
 
     @contextmanager
-    def hung(self, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    def weights_patched(self, functions: Mapping[str, WeightFunction]) -> Iterator[None]:
         class Apply(nn.Module):
-            def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+            def __init__(self, function: WeightFunction) -> None:
                 super().__init__()
                 self.function = function
 
@@ -164,6 +165,26 @@ class ToyBackend:
         return self
 
 
+class ToyMaterial:
+    """Satisfies `Material`: of general prompts it knows a number of its own."""
+
+    def __init__(self, backend: ToyBackend, captions: Sequence[str], general: int) -> None:
+        self.layout, self.captions = backend.layout, tuple(captions)
+        self._backend, self._general = backend, [f"a photo of word{i}" for i in range(general)]
+
+    def weights(self) -> dict[str, Tensor]:
+        return self._backend.projections()
+
+    def features(
+        self, captions: Sequence[str], general: Sequence[str], tokens: str
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        own, kept = (self._backend.encode(prompts, None) for prompts in (captions, self._general))
+        return tuple(  # type: ignore[return-value]
+            [counted_tokens(x, words, tokens) for x, words in zip(found.cross, found.is_word, strict=True)]
+            for found in (own, kept)
+        )
+
+
 @pytest.fixture
 def toy() -> ToyBackend:
     """Seeded, not pretrained; frozen."""
@@ -176,3 +197,8 @@ def toy() -> ToyBackend:
 @pytest.fixture(scope="session")
 def toy_backend() -> type[ToyBackend]:
     return ToyBackend
+
+
+@pytest.fixture(scope="session")
+def toy_material() -> type[ToyMaterial]:
+    return ToyMaterial

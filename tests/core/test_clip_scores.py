@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cns_core.clip_scores import OPENAI_MEAN, OPENAI_STD, ClipScorer, ClipScores, preprocess, replace_tokens
+from cns_core.evaluation.clip_scores import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    ClipScorer,
+    ClipScores,
+    preprocess,
+    replace_tokens,
+)
 
 transformers = pytest.importorskip("transformers")
 

@@ -5,26 +5,24 @@ forgetting.
 import pytest
 import torch
 
-from cns_core.backend import TextFeatures
-from cns_core.delta import PackedDelta
-from cns_core.importance import counted_features
-from cns_core.masks import NeuronMask
-from cns_core.memory import BaseModel, ConceptMemory, LearnedConcept
-from cns_core.selection import select_neurons
-from cns_core.settings import SelectionSettings, TrainSettings
+from cns_core.memory import ConceptMemory, LearnedConcept
+from cns_core.method import ModelIdentity
+from cns_core.methods import METHODS
+from cns_core.settings import TrainSettings
+from cns_core.text_features import TextFeatures
 from cns_core.tokens import initial_vectors
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData
 
 CONCEPTS = 3
-CALIBRATION = [f"a photo of word{i}" for i in range(8)]
+CALIBRATION = 8
 BASE_WORD = 9  # never a class word
-
-
-def features(backend, prompts):
-    encoded = backend.encode(prompts, None)
-    return [
-        counted_features(x, w, "caption words") for x, w in zip(encoded.cross, encoded.is_word, strict=True)
-    ]
+KEEPING = {"keep_earlier": 0.2, "keep_base": 0.002}
+# method, settings of its selection, settings of its training
+VARIANTS = {
+    "cns": ("cns", {"select_by": "top percent"}, {"neuron_lr": 1e-2, **KEEPING}),
+    "no L_reg": ("cns", {"select_by": "top percent"}, {"neuron_lr": 1e-2, "keep_earlier": 0.0, "keep_base": 0.0}),
+    "all K/V, no L_reg": ("all K/V", {}, {"weight_lr": 1e-2}),
+}
 
 
 def error(backend, memory, word, pattern, n=300):
@@ -32,70 +30,58 @@ def error(backend, memory, word, pattern, n=300):
     nothing gives 1.
     """
     g = torch.Generator().manual_seed(99)
-    delta = PackedDelta(NeuronMask.empty(backend.layout), memory.union_mask(), memory.values())
     backend.known = {c.token: c.token_vectors["toy"] for c in memory.concepts}
     z0 = pattern.expand(n, -1, -1, -1)
     noise, t = torch.randn(z0.shape, generator=g), torch.randint(len(backend.levels), (n,), generator=g)
     text = backend.encode([f"a photo of {word}"], None)
     text = TextFeatures(text.cross.expand(n, -1, -1), None, text.is_word)
-    with torch.no_grad(), backend.hung({k: delta.weight_function(k) for k in backend.layout.names}):
+    with torch.no_grad(), backend.weights_patched(added(memory)):
         guess = backend.predict(backend.levels.add_noise(z0, noise, t), t, text)
     return float((guess - backend.levels.target(z0, noise, t)).square().mean())
 
 
-def learn(backend, memory, name, class_word, pattern, mask, settings):
+def added(memory):
+    """What drawing with the memory does to the weights."""
+    return {
+        name: (lambda weight, change=change: weight + change.float())
+        for name, change in memory.changes().items()
+    }
+
+
+def learn(backend, material, memory, number, pattern, variant):
+    method_name, selection, training = VARIANTS[variant]
+    method, name, class_word = METHODS[method_name], f"c{number}", f"word{number}"
+    prepared = method.prepare(
+        material(backend, [f"a photo of {class_word}"], CALIBRATION), method.Selection(**selection)
+    )
+    adaptation = method.start(prepared, memory, method.Training(**training), "cpu")
     backend.known = {c.token: c.token_vectors["toy"] for c in memory.concepts}
     backend.token = f"<{name}>"
-    start = initial_vectors({"toy": backend.table.weight}, {"toy": [6 + int(class_word[4:])]})
-    data = TrainingData((LatentImage(pattern, (f"a photo of <{name}>",), (f"a photo of {class_word}",)),))
-    trainer = ConceptTrainer(
-        backend, data, PackedDelta(mask, memory.union_mask(), memory.values()), start, settings
-    )
+    start = initial_vectors({"toy": backend.table.weight}, {"toy": [6 + number]})
+    image = LatentImage(pattern, (f"a photo of <{name}>",), (f"a photo of {class_word}",))
+    settings = TrainSettings(steps=150, batch_size=8, token_lr=1e-2)
+    trainer = ConceptTrainer(backend, TrainingData((image,)), adaptation, start, settings)
     trainer.run()
-    state = trainer.state()
-    losses = torch.tensor(state.losses)
-    learned = LearnedConcept(
-        name,
-        f"<{name}>",
-        class_word,
-        "subject",
-        mask,
-        state.values.half(),
-        state.token_vectors,
-        {},
-        losses,
-        "",
+    vectors, change = trainer.state().token_vectors, adaptation.learned()
+    return memory.with_learned(
+        LearnedConcept(name, f"<{name}>", class_word, "subject", method_name, change, vectors, {}, {}, "")
     )
-    return memory.with_learned(learned)
 
 
-def stream(backend, patterns, masked, regularised):
+def stream(backend, material, patterns, variant):
     """Learn all patterns in a row; errors of the first concept after each, and of an untouched word at the
     end.
     """
-    memory = ConceptMemory(BaseModel("toy", "0"), backend.layout)
-    keep = (
-        {"keep_earlier": 0.2, "keep_base": 0.002} if regularised else {"keep_earlier": 0.0, "keep_base": 0.0}
-    )
-    settings = TrainSettings(steps=150, batch_size=8, neuron_lr=1e-2, token_lr=1e-2, **keep)
+    memory = ConceptMemory(ModelIdentity("toy", "0"), backend.layout)
     of_first = []
-    for i, pattern in enumerate(patterns):
-        if masked:
-            mine = features(backend, [f"a photo of word{i}"])
-            choice = SelectionSettings(select_by="top percent", top_percent=30)
-            calibration = features(backend, CALIBRATION)
-            mask = select_neurons(
-                backend.projections(), backend.layout, mine, calibration, choice
-            ).concept_mask
-        else:
-            mask = NeuronMask.full(backend.layout)
-        memory = learn(backend, memory, f"c{i}", f"word{i}", pattern, mask, settings)
+    for number, pattern in enumerate(patterns):
+        memory = learn(backend, material, memory, number, pattern, variant)
         of_first.append(error(backend, memory, "<c0>", patterns[0]))
     return memory, of_first, error(backend, memory, f"word{BASE_WORD}", backend.patterns[6 + BASE_WORD])
 
 
 @pytest.fixture(scope="module")
-def runs(toy_backend):
+def runs(toy_backend, toy_material):
     """Three seeds of the full method and its ablations."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # matrices this small are slower on several threads
@@ -104,11 +90,7 @@ def runs(toy_backend):
         backend = toy_backend(seed).pretrain()
         g = torch.Generator().manual_seed(seed + 50)
         patterns = [torch.randn(2, 4, 4, generator=g) for _ in range(CONCEPTS)]
-        variants = {
-            "cns": stream(backend, patterns, masked=True, regularised=True),
-            "no L_reg": stream(backend, patterns, masked=True, regularised=False),
-            "all K/V, no L_reg": stream(backend, patterns, masked=False, regularised=False),
-        }
+        variants = {name: stream(backend, toy_material, patterns, name) for name in VARIANTS}
         found.append((backend, patterns, variants))
     torch.set_num_threads(threads)
     return found
@@ -116,7 +98,7 @@ def runs(toy_backend):
 
 def test_each_concept_is_really_learned(runs):
     for backend, patterns, variants in runs:
-        empty = ConceptMemory(BaseModel("toy", "0"), backend.layout)
+        empty = ConceptMemory(ModelIdentity("toy", "0"), backend.layout)
         memory = variants["cns"][0]
         for i, pattern in enumerate(patterns):
             before = error(backend, empty, f"word{i}", pattern)
@@ -128,11 +110,7 @@ def test_the_mask_and_l_reg_each_lower_forgetting(runs):
     def mean_forgetting(name):
         return sum(v[name][1][-1] - v[name][1][0] for _, _, v in runs) / len(runs)
 
-    cns, no_reg, dense = (
-        mean_forgetting("cns"),
-        mean_forgetting("no L_reg"),
-        mean_forgetting("all K/V, no L_reg"),
-    )
+    cns, no_reg, dense = (mean_forgetting(name) for name in VARIANTS)
     assert cns < 0.8 * no_reg, (cns, no_reg)
     assert no_reg < 0.8 * dense, (no_reg, dense)
     for _, _, v in runs:  # and in every single seed

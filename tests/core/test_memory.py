@@ -1,12 +1,14 @@
 import pytest
 import torch
 
-from cns_core.masks import NeuronMask
-from cns_core.memory import BaseModel, ConceptMemory, LearnedConcept, fingerprint
+from cns_core.memory import ConceptMemory, LearnedConcept, fingerprint
+from cns_core.method import ModelIdentity
+from cns_core.methods.cns.change import CnsChange
+from cns_core.methods.cns.masks import NeuronMask
 from cns_core.projections import ProjectionLayout
 
 LAYOUT = ProjectionLayout(("a.to_k", "a.to_v"), ((3, 4), (2, 4)))
-BASE = BaseModel("SD1", "ab" * 32)
+BASE = ModelIdentity("SD1", "ab" * 32)
 
 
 def learned(name, entries, **changes):
@@ -18,11 +20,11 @@ def learned(name, entries, **changes):
         "token": f"<{name}>",
         "class_word": "dog",
         "kind": "subject",
-        "mask": mask,
-        "values": torch.tensor([entries[i] for i in sorted(entries)], dtype=torch.float16),
+        "method": "cns",
+        "change": CnsChange(mask, torch.tensor([entries[i] for i in sorted(entries)], dtype=torch.float16)),
         "token_vectors": {"clip_l": torch.arange(4.0)},
         "settings": {"train": {"steps": 3}},
-        "losses": torch.rand(3, 3),
+        "losses": {"diffusion": torch.rand(3)},
         "learned_at": "2026-01-01T00:00:00+00:00",
     }
     return LearnedConcept(**{**fields, **changes})
@@ -40,7 +42,8 @@ THREE = memory(
 
 
 def dense(m):
-    return {i: v for i, v in enumerate(m.values().tolist()) if v}
+    flat = torch.cat([change.reshape(-1) for change in m.changes().values()])
+    return {i: v for i, v in enumerate(flat.tolist()) if v}
 
 
 def test_the_latest_concept_rules_each_entry():
@@ -74,16 +77,19 @@ def test_names_and_tokens_are_unique():
         memory(learned("one", {0: 1}), learned("two", {1: 1}, token="<one>"))
 
 
-def test_values_must_fit_their_mask_and_be_finite():
-    with pytest.raises(ValueError, match="its mask selects 1 entries"):
-        learned("x", {0: 1}, values=torch.zeros(2, dtype=torch.float16))
-    with pytest.raises(ValueError, match="not finite"):
-        learned("x", {0: float("inf")})
+def test_entries_that_any_concept_has_moved():
+    moved = torch.cat([THREE.moved(name).reshape(-1) for name in LAYOUT.names])
+    assert moved.nonzero().reshape(-1).tolist() == [0, 5, 7, 13, 19]
+
+
+def test_a_concept_of_another_layout_is_refused():
+    with pytest.raises(ValueError, match="'one' was learned on another model"):
+        ConceptMemory(BASE, ProjectionLayout(("a.to_k",), ((20, 1),)), THREE.concepts[:1])
 
 
 def test_another_base_is_refused_and_both_are_named():
     with pytest.raises(ValueError, match=r"SD1 model abababababab.*SDXL model cdcdcdcdcdcd"):
-        THREE.check_base(BaseModel("SDXL", "cd" * 32))
+        THREE.check_base(ModelIdentity("SDXL", "cd" * 32))
     THREE.check_base(BASE)
 
 

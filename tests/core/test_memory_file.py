@@ -1,9 +1,12 @@
 """The file: exact round trips, other tools' keys, and everything that can be wrong with it."""
 
+import dataclasses
 import errno
+import hashlib
 import json
 import os
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from cns_core.atomic_write import write_atomically
-from cns_core.masks import NeuronMask
-from cns_core.memory import BaseModel, ConceptMemory, LearnedConcept
+from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import MemoryFileError, load_memory, save_memory
+from cns_core.method import ModelIdentity
+from cns_core.methods.cns.change import CnsChange
+from cns_core.methods.cns.masks import NeuronMask
 from cns_core.projections import ProjectionLayout
 
+VERSION_1 = Path(__file__).with_name("memory_version_1.safetensors")
 LAYOUT = ProjectionLayout(("a.to_k", "a.to_v"), ((30, 41), (20, 41)))
 
 
@@ -32,15 +38,15 @@ def make(seed, concepts=2):
                 token=f"<my-dog-{i}>",
                 class_word="dog",
                 kind="subject",
-                mask=mask,
-                values=torch.randn(mask.count(), generator=g).half(),
+                method="cns",
+                change=CnsChange(mask, torch.randn(mask.count(), generator=g).half()),
                 token_vectors={"clip_l": torch.randn(8, generator=g), "clip_g": torch.randn(12, generator=g)},
                 settings={"train": {"steps": 3, "prior": "none"}},
-                losses=torch.rand(3, 3, generator=g),
+                losses={"diffusion": torch.rand(3, generator=g), "L_reg": torch.rand(3, generator=g)},
                 learned_at="2026-01-01T00:00:00+00:00",
             )
         )
-    return ConceptMemory(BaseModel("SD1", "ab" * 32), LAYOUT, tuple(found))
+    return ConceptMemory(ModelIdentity("SD1", "ab" * 32), LAYOUT, tuple(found))
 
 
 @pytest.fixture
@@ -48,6 +54,10 @@ def saved(tmp_path):
     path = tmp_path / "m.safetensors"
     save_memory(path, make(0))
     return path
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
 
 
 def parts(path):
@@ -66,16 +76,35 @@ def test_round_trip_is_exact(saved):
     a, b = make(0), load_memory(saved)
     assert a.digest() == b.digest() and a.base == b.base and a.layout == b.layout
     for x, y in zip(a.concepts, b.concepts, strict=True):
-        assert (x.name, x.token, x.kind, x.settings, x.learned_at) == (
-            y.name,
-            y.token,
-            y.kind,
-            y.settings,
-            y.learned_at,
-        )
-        assert x.mask == y.mask and torch.equal(x.values, y.values) and torch.equal(x.losses, y.losses)
-        assert all(torch.equal(x.token_vectors[n], y.token_vectors[n]) for n in x.token_vectors)
-    assert torch.equal(a.stage(1).values(), b.stage(1).values())
+        for field in ("name", "token", "class_word", "kind", "method", "settings", "learned_at"):
+            assert getattr(x, field) == getattr(y, field)
+        for field in ("losses", "token_vectors"):
+            assert same(getattr(x, field), getattr(y, field))
+        assert same(x.change.tensors(), y.change.tensors())
+    assert same(a.stage(1).changes(), b.stage(1).changes())
+
+
+def test_a_file_of_version_1_still_loads():
+    memory = load_memory(VERSION_1)
+    assert memory.names() == ["my dog 0", "my dog 1"] and memory.layout == LAYOUT
+    flat = torch.cat([change.reshape(-1) for change in memory.changes().values()])
+    # sha256 of the values that version 1 of the pack read from it
+    assert hashlib.sha256(flat.numpy().tobytes()).hexdigest() == (
+        "f0c2e9bc2d5d45ebc0e03b6bf9c5c3ae843056ab4008583130e8eb81302b5bf1"
+    )
+    first, second = memory.concepts
+    assert first.method == "cns" and first.settings == {"train": {"steps": 3, "prior": "none"}, "select": {}}
+    assert {n: v[0].item() for n, v in second.losses.items()} == pytest.approx(
+        {"diffusion": 0.174817, "prior": 0.305204, "L_reg": 0.433136}, abs=1e-6
+    )
+
+
+def test_a_memory_of_version_1_goes_on_in_version_2(tmp_path):
+    old = load_memory(VERSION_1)
+    new = dataclasses.replace(make(5).concepts[0], name="third", token="<third>")
+    save_memory(tmp_path / "m.safetensors", old.with_learned(new))
+    again = load_memory(tmp_path / "m.safetensors")
+    assert again.stage(2).digest() == old.digest() and len(again) == 3
 
 
 def test_keys_that_other_tools_read(saved):
@@ -94,7 +123,7 @@ def test_size_at_sd15_scale_stays_below_6_mb_a_concept(tmp_path):
     shapes = tuple((w, 768) for w in widths for _ in "kv")
     layout = ProjectionLayout(tuple(f"p{i}" for i in range(len(shapes))), shapes)
     assert layout.total == 19_169_280
-    memory, g = ConceptMemory(BaseModel("SD1", "ab" * 32), layout), torch.Generator().manual_seed(0)
+    memory, g = ConceptMemory(ModelIdentity("SD1", "ab" * 32), layout), torch.Generator().manual_seed(0)
     sizes = []
     for i in range(3):
         mask = NeuronMask.from_dense(
@@ -106,11 +135,11 @@ def test_size_at_sd15_scale_stays_below_6_mb_a_concept(tmp_path):
             f"<c{i}>",
             "dog",
             "subject",
-            mask,
-            values,
+            "cns",
+            CnsChange(mask, values),
             {"clip_l": torch.zeros(768)},
             {},
-            torch.zeros(500, 3),
+            {name: torch.zeros(500) for name in ("diffusion", "prior", "L_reg")},
             "",
         )
         memory = memory.with_learned(concept)
@@ -160,9 +189,10 @@ def edit_manifest(path, change):
         (lambda m: m.update(surprise=1), "unknown manifest keys: surprise"),
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", 10**9, 10**9]), "no supported model"),
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", -3, 41]), "impossible shape"),
-        (lambda m: m["projections"].__setitem__(0, ["a.to_k", 31, 41]), "expected U8"),
-        (lambda m: m["concepts"][0].update(neurons=7), r"expected F16 \[7\]"),
-        (lambda m: m["concepts"][0].update(neurons="7"), "expected F16"),
+        (lambda m: m["projections"].__setitem__(0, ["a.to_k", 31, 41]), "Mask bits are"),
+        (lambda m: m["concepts"][0].update(method="hope"), "method 'hope'; this pack knows cns"),
+        (lambda m: m["concepts"][0].update(method="all K/V"), "is damaged"),
+        (lambda m: m["concepts"][0].update(losses=["one"]), r"expected float32 \[any, 1\]"),
         (lambda m: m["concepts"][0].update(encoders=["clip_x"]), "lacks the tensor"),
         (lambda m: m["concepts"][0].update(encoders=[]), "no token vectors"),
         (lambda m: m["concepts"][0].update(token="dog"), "ordinary word"),
@@ -187,11 +217,12 @@ def test_hostile_tensors(saved):
         names = file.keys()
         tensors = {k: file.get_tensor(k).clone() for k in names}
     cases = {
-        "concepts.0.values": (tensors["concepts.0.values"] * float("inf"), "not finite"),
-        "concepts.0.mask": (tensors["concepts.0.mask"] | 255, "beyond the 2050|its mask selects"),
-        "concepts.0.losses": (torch.zeros(3), "expected F32"),
+        "concepts.0.change.values": (tensors["concepts.0.change.values"] * float("inf"), "not finite"),
+        "concepts.0.change.mask": (tensors["concepts.0.change.mask"] | 255, "beyond the 2050|the mask selects"),
+        "concepts.0.losses": (torch.zeros(3), "expected float32"),
         "concepts.1.token.clip_l": (torch.full((1, 8), float("nan")), "not finite"),
-        "concepts.9.mask": (torch.zeros(1, dtype=torch.uint8), "unexpected tensors"),
+        "concepts.0.change.more": (torch.zeros(1), "expected mask and values"),
+        "concepts.9.change.mask": (torch.zeros(1, dtype=torch.uint8), "unexpected tensors"),
     }
     for name, (tensor, message) in cases.items():
         saved.write_bytes(save({**tensors, name: tensor}, metadata))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cns_core.plots import labelled_grid, loss_curve, share_heatmap
+from cns_core.evaluation.plots import labelled_grid, loss_curve, share_bars
 
 LONG = "a-concept-with-a-name-that-goes-on-" * 4
 
@@ -60,19 +60,19 @@ def test_an_impossible_smoothing_is_refused(smoothing: float) -> None:
         loss_curve({"total": [1.0]}, smoothing=smoothing)
 
 
-def test_share_heatmap_grows_with_bars_and_concepts() -> None:
+def test_share_bars_grows_with_bars_and_concepts() -> None:
     shares = [(f"output_blocks.{block}.1.transformer_blocks.0.attn2.to_k", block / 40) for block in range(32)]
-    alone = share_heatmap(shares)
-    earlier = share_heatmap(shares, [("my-fox", 0.25), (LONG, 1.0), ("none", 0.0)], f"Neurons of {LONG}")
+    alone = share_bars(shares)
+    earlier = share_bars(shares, [("my-fox", 0.25), (LONG, 1.0), ("none", 0.0)], f"Neurons of {LONG}")
     assert alone.shape[2] == earlier.shape[2] == 760
     assert alone.shape[1] < earlier.shape[1]
     assert margins_are_white(alone) and margins_are_white(earlier)
-    many = share_heatmap(shares * 5)
+    many = share_bars(shares * 5)
     assert many.shape[2] == 5 * 560 and many.shape[1] <= alone.shape[1] + 100
 
 
 def test_a_greater_share_has_a_longer_bar() -> None:
-    picture = share_heatmap([("small", 0.1), ("large", 0.9)])[0]
+    picture = share_bars([("small", 0.1), ("large", 0.9)])[0]
     small, large = picture[101, 314:688], picture[119, 314:688]  # the middles of the two bars
     saturated = [int((row.max(dim=-1).values - row.min(dim=-1).values > 0.2).sum()) for row in (small, large)]
     assert saturated[0] * 8 < saturated[1] < saturated[0] * 10
@@ -81,7 +81,7 @@ def test_a_greater_share_has_a_longer_bar() -> None:
 @pytest.mark.parametrize("shares", [[], [("to_k", 1.5)], [("to_k", math.nan)]])
 def test_shares_outside_zero_and_one_are_refused(shares: list[tuple[str, float]]) -> None:
     with pytest.raises(ValueError, match=r"at least one share, in \[0, 1\]"):
-        share_heatmap(shares)
+        share_bars(shares)
 
 
 def test_labelled_grid_holds_every_picture_at_its_place() -> None:

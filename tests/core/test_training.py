@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from cns_core.checkpoint import load_state, save_state
-from cns_core.delta import PackedDelta
-from cns_core.masks import NeuronMask
-from cns_core.settings import TrainSettings
+from cns_core.memory import ConceptMemory
+from cns_core.method import ModelIdentity
+from cns_core.methods.cns.adaptation import CnsAdaptation
+from cns_core.methods.cns.masks import NeuronMask
+from cns_core.methods.cns.settings import CnsTraining
+from cns_core.settings import TrainSettings, from_dict
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData, TrainingDivergedError
 
 VECTORS = {"toy": torch.linspace(-1, 1, 24)}
@@ -39,20 +42,23 @@ def data(sizes=((4, 4),), masks=False):
     return TrainingData(images, "a photo of word1", pools)
 
 
+def neurons(toy, mask=None, **settings):
+    nothing = ConceptMemory(ModelIdentity("toy", "0"), toy.layout)
+    training = CnsTraining(**{"neuron_lr": 1e-2, **settings})
+    return CnsAdaptation(mask or some_mask(toy.layout), nothing, training)
+
+
 def trainer(toy, settings, resume=None, mask=None, **kwargs):
-    delta = PackedDelta(mask or some_mask(toy.layout))
-    return ConceptTrainer(toy, data(**kwargs), delta, VECTORS, settings, resume)
+    return ConceptTrainer(toy, data(**kwargs), neurons(toy, mask), VECTORS, settings, resume)
 
 
 def settings(**changes):
-    return TrainSettings(
-        **{"steps": 6, "batch_size": 2, "neuron_lr": 1e-2, "token_lr": 1e-2, "seed": 5, **changes}
-    )
+    return TrainSettings(**{"steps": 6, "batch_size": 2, "token_lr": 1e-2, "seed": 5, **changes})
 
 
 def same(a, b):
     return (
-        torch.equal(a.values, b.values)
+        torch.equal(a.adaptation["values"], b.adaptation["values"])
         and all(torch.equal(a.token_vectors[n], b.token_vectors[n]) for n in a.token_vectors)
         and a.losses == b.losses
         and torch.equal(a.generator, b.generator)
@@ -68,11 +74,11 @@ def test_outside_the_mask_everything_is_bit_identical(toy):
     t.run()
     seen = {}
     names = toy.layout.names
-    with toy.hung({n: t.delta.weight_function(n) for n in names}):
+    with toy.weights_patched(t.adaptation.weight_functions()):
         for name in names:
             seen[name] = toy.unet.get_submodule(name).weight.detach().clone()
     for name in names:
-        inside = t.delta.mask.dense(name)
+        inside = t.adaptation.mask.dense(name)
         assert torch.equal(seen[name][~inside], before[name + ".weight"][~inside])
         assert (seen[name][inside] != before[name + ".weight"][inside]).all()
     assert torch.equal(toy.table.weight, table)
@@ -151,7 +157,7 @@ def test_a_nan_goes_back_to_the_last_good_values_and_says_what_to_lower(toy):
         kept[report.step] = t.state()
         if report.step == 40:
             with torch.no_grad():
-                t.delta.values.fill_(float("nan"))
+                t.adaptation.values.fill_(float("nan"))
 
     with pytest.raises(
         TrainingDivergedError, match=r"nan at step 41 of 60.*after step 25.*neuron_lr \(now 0\.01\)"
@@ -165,21 +171,30 @@ def test_reports(toy):
     trainer(toy, settings(prior_weight=0.5)).run(reports.append)
     assert [r.step for r in reports] == [1, 2, 3, 4, 5, 6] and {r.steps for r in reports} == {6}
     for r in reports:
-        assert r.loss == pytest.approx(r.diffusion + 0.5 * r.prior + r.regularisation, rel=1e-5)
-        assert r.neuron_grad_norm > 0 and r.token_grad_norm > 0 and r.seconds > 0
-    assert reports[0].prior < 1e-12  # nothing moved yet, so the image-free target is met
+        assert set(r.losses) == {"diffusion", "prior", "L_reg"}
+        weighed = r.losses["diffusion"] + 0.5 * r.losses["prior"] + r.losses["L_reg"]
+        assert r.loss == pytest.approx(weighed, rel=1e-5)
+        assert set(r.gradient_norms) == {"neurons", "token"} and min(r.gradient_norms.values()) > 0
+        assert r.seconds > 0
+    assert reports[0].losses["prior"] < 1e-12  # nothing moved yet, so the image-free target is met
+
+
+def test_the_names_of_the_losses_come_from_prior_and_method(toy):
+    reports = []
+    trainer(toy, settings(prior="none", steps=1)).run(reports.append)
+    assert list(reports[0].losses) == ["diffusion", "L_reg"]
 
 
 def test_accumulation_equals_a_larger_batch_of_one_image(toy):
     one = TrainingData(data().images[:1])
 
     class Fixed(ConceptTrainer):
-        def _draw(self, below):
+        def pick(self, below):
             return 0
 
     def run(batch, accumulate):
-        s = settings(steps=1, batch_size=batch, gradient_accumulation=accumulate, prior="none", keep_base=0.0)
-        t = Fixed(toy, one, PackedDelta(some_mask(toy.layout)), VECTORS, s)
+        s = settings(steps=1, batch_size=batch, gradient_accumulation=accumulate, prior="none")
+        t = Fixed(toy, one, neurons(toy, keep_base=0.0), VECTORS, s)
         captured = []
         add = toy.levels.add_noise
         noise = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -206,7 +221,7 @@ def test_accumulation_equals_a_larger_batch_of_one_image(toy):
         predict = toy.predict
         toy.predict = lambda z, t, f: toy.unet(z, levels.alphas_cumprod[steps[toy.levels.part]], f.cross)
         try:
-            t.run(lambda r: captured.append(t.delta.values.grad.clone()))
+            t.run(lambda r: captured.append(t.adaptation.values.grad.clone()))
         finally:
             toy.levels, toy.predict = levels, predict
         return captured[0]
@@ -231,9 +246,12 @@ def test_buckets_never_mix_in_a_batch(toy):
 def test_missing_class_images_are_an_error_before_training(toy):
     d = TrainingData(data().images, "a photo of word1", {})
     with pytest.raises(ValueError, match="needs class images of latent sizes"):
-        ConceptTrainer(
-            toy, d, PackedDelta(some_mask(toy.layout)), VECTORS, settings(prior="drawn class images")
-        )
+        ConceptTrainer(toy, d, neurons(toy), VECTORS, settings(prior="drawn class images"))
+
+
+def test_nothing_to_learn_with_is_an_error_before_training(toy):
+    with pytest.raises(ValueError, match=r"Every learning rate is 0.*set neuron_lr or token_lr above 0"):
+        ConceptTrainer(toy, data(), neurons(toy, neuron_lr=0.0), VECTORS, settings(token_lr=0.0))
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(toy, tmp_path):
@@ -253,13 +271,13 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(toy, tmp_path):
     "bad",
     [
         {"steps": 0},
-        {"neuron_lr": -1},
         {"token_lr": float("nan")},
         {"prior": "hope"},
         {"warmup_steps": 501},
         {"seed": -1},
         {"batch_size": 0},
-        {"neuron_lr": 0, "token_lr": 0},
+        {"batch_size": 65},
+        {"lr_schedule": "linear"},
     ],
 )
 def test_impossible_settings_are_refused_when_made(bad):
@@ -269,6 +287,6 @@ def test_impossible_settings_are_refused_when_made(bad):
 
 def test_settings_round_trip_and_misspelt_keys():
     s = TrainSettings(steps=7, prior="none")
-    assert TrainSettings.from_dict(s.as_dict()) == s
-    with pytest.raises(TypeError, match="nueron_lr"):
-        TrainSettings.from_dict({"nueron_lr": 1})
+    assert from_dict(TrainSettings, s.as_dict()) == s
+    with pytest.raises(TypeError, match="tokne_lr"):
+        from_dict(TrainSettings, {"tokne_lr": 1})

@@ -69,10 +69,12 @@ def family(request, pack, comfy):
 
 def test_a_concept_is_learned_and_drawn(family, comfy):
     from ComfyUI_CNS.cns_core.concept import Concept, TrainingImage
-    from ComfyUI_CNS.cns_core.host.learn import Preview, learn
+    from ComfyUI_CNS.cns_core.host.learn import Lesson, learn
     from ComfyUI_CNS.cns_core.host.personalize import personalize
-    from ComfyUI_CNS.cns_core.host.select import select
-    from ComfyUI_CNS.cns_core.settings import SelectionSettings, TrainSettings
+    from ComfyUI_CNS.cns_core.host.prepare import prepare
+    from ComfyUI_CNS.cns_core.host.types import Loaded
+    from ComfyUI_CNS.cns_core.methods import METHODS
+    from ComfyUI_CNS.cns_core.settings import TrainSettings
 
     name, model, clip = family
 
@@ -85,15 +87,23 @@ def test_a_concept_is_learned_and_drawn(family, comfy):
 
     image = TrainingImage(torch.rand(64, 128, 3), ("a photo of <my-dog>",), None, "x")
     concept = Concept("my dog", "<my-dog>", "dog", "subject", (image,))
-    settings = SelectionSettings(select_by="top percent", top_percent=20.0, calibration_prompts=4)
+    cns = METHODS["cns"]
+    settings = cns.Selection(select_by="top percent", top_percent=20.0, calibration_prompts=4)
     with torch.inference_mode():
-        neurons = select(model, clip, concept, None, settings, lambda done, total: None)
-        assert neurons.base.family == name
-        train = TrainSettings(steps=2, neuron_lr=1e-3)
-        memory = learn(model, clip, Encoder(), concept, neurons, None, None, train, Preview()).memory
+        plan = prepare(model, clip, concept, None, cns, settings, lambda done, total: None)
+        assert plan.base.family == name
+        train = TrainSettings(steps=2)
+        lesson = Lesson(
+            Loaded(model, clip, Encoder()),
+            concept,
+            plan,
+            settings=train,
+            method_settings=cns.Training(neuron_lr=1e-3),
+        )
+        memory = learn(lesson).memory
         learned = memory.concepts[0]
         assert {e: len(v) for e, v in learned.token_vectors.items()} == ENCODERS[name]
-        assert learned.values.abs().max() > 0
+        assert learned.change.values.abs().max() > 0
         rows = clip.cond_stage_model
         for encoder, vector in learned.token_vectors.items():
             table = getattr(rows, encoder).transformer.get_input_embeddings().weight
@@ -115,17 +125,17 @@ def test_the_clip_of_another_family_is_refused(family, random_model):
 
 
 def test_prompts_encoded_together_are_prompts_encoded_one_by_one(family, float32):
-    from ComfyUI_CNS.cns_core.backend import TextFeatures
     from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
+    from ComfyUI_CNS.cns_core.text_features import TextFeatures
 
     name, model, clip = family
     vectors = {e: torch.linspace(-1, 1, width) for e, width in ENCODERS[name].items()}
     prompts = ["a dog", "a photo of <x> in (deep:1.3) snow", "<x>"]
     with training_mode(), torch.no_grad():
         backend = HostBackend(model, clip, "<x>", vectors, {}, float32)
-        with backend.hung({}):
+        with backend.weights_patched({}):
             together = backend.encode(prompts, vectors)
-            alone = TextFeatures.stack([backend.encode([prompt], vectors) for prompt in prompts])
+            alone = TextFeatures.concatenated([backend.encode([prompt], vectors) for prompt in prompts])
     torch.testing.assert_close(together.cross, alone.cross, atol=1e-4, rtol=1e-4)
     assert torch.equal(together.is_word, alone.is_word) and together.is_word.sum(1).tolist() == [2, 7, 1]
     if name == "SDXL":

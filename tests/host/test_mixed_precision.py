@@ -22,7 +22,7 @@ def encoded(module: ModuleType, loaded: Any, precision: Any) -> tuple[Tensor, Te
     with module.training_mode():
         backend = module.HostBackend(loaded.model, loaded.clip, "<x>", {"clip_l": vector}, {}, precision)
         token = vector.clone().requires_grad_()
-        with backend.hung({}):
+        with backend.weights_patched({}):
             features = backend.encode(PROMPTS, {"clip_l": token}).cross
             reading = torch.randn(features.shape, generator=torch.Generator().manual_seed(2))
             (features * reading).sum().backward()
@@ -56,7 +56,7 @@ def test_in_float32_they_are_what_the_host_draws_with(
     with backend_module.training_mode(), torch.no_grad():
         vectors = {"clip_l": torch.zeros(768)}
         backend = backend_module.HostBackend(random_model.model, clip, "<x>", vectors, {}, float32)
-        with backend.hung({}):
+        with backend.weights_patched({}):
             assert torch.equal(backend.encode([prompt], None).cross, drawn.float())
 
 

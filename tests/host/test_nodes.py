@@ -258,7 +258,7 @@ def test_the_fingerprint_changes_with_the_files_and_only_then(nodes, photos):
 
 def test_selection_meets_its_budget_and_shows_it(select, dog, untouched):
     neurons, image, text = select(dog, budget_percent=5.0)
-    assert 100 * neurons.selection.concept_mask.share() == pytest.approx(5.0, abs=0.4)
+    assert 100 * neurons.prepared.mask.share() == pytest.approx(5.0, abs=0.4)
     assert image.ndim == 4 and "of the U-Net" in text
 
 
@@ -288,8 +288,9 @@ def test_overlong_captions_are_refused_before_selection(run, select, photos):
 def test_training_moves_only_the_memory(train, dog, dog_neurons, untouched):
     memory, curve, text = train(dog, dog_neurons, seed=11)
     learned = memory.concepts[-1]
-    assert learned.mask == dog_neurons.selection.concept_mask
-    assert learned.values.abs().max() > 0 and learned.losses.shape == (4, 3)
+    assert learned.method == "cns" and learned.change.mask == dog_neurons.prepared.mask
+    assert learned.change.values.abs().max() > 0
+    assert {n: len(v) for n, v in learned.losses.items()} == {"diffusion": 4, "prior": 4, "L_reg": 4}
     assert set(learned.token_vectors) == {"clip_l"} and learned.token_vectors["clip_l"].shape == (768,)
     assert curve.shape[-1] == 3 and "<my-dog>" in text
 
@@ -320,7 +321,8 @@ def test_cancel_within_one_step_then_resume_bit_for_bit(comfy, train, dog, dog_n
     resumed, _, text = train(dog, dog_neurons, seed=21, steps=5)
     assert "Resumed after step 2 of 5" in text
     assert resumed.digest() == whole.digest()
-    assert torch.equal(resumed.concepts[0].losses, whole.concepts[0].losses)
+    losses = resumed.concepts[0].losses
+    assert all(torch.equal(losses[n], v) for n, v in whole.concepts[0].losses.items())
 
 
 def test_a_failure_in_the_middle_leaves_everything_as_it_was(comfy, train, dog, dog_neurons, hook, untouched):
@@ -396,7 +398,7 @@ def test_drawn_class_images_are_kept_and_used_again(comfy, train, dog, dog_neuro
 def test_given_class_images(train, dog, dog_neurons, untouched):
     pictures = torch.rand(2, 100, 70, 3)
     memory = train(dog, dog_neurons, seed=28, steps=1, prior="given class images", class_images=pictures)[0]
-    assert memory.concepts[-1].losses[0, 1] > 0
+    assert memory.concepts[-1].losses["prior"][0] > 0
     with pytest.raises(ValueError, match="none are connected"):
         train(dog, dog_neurons, prior="given class images")
     with pytest.raises(ValueError, match="Class images are connected, but"):
@@ -462,32 +464,30 @@ def test_weights_are_exactly_base_plus_values_and_go_back(comfy, run, models, bo
     for strength, stage in ((1.0, both), (0.5, both), (1.0, both.stage(1))):
         model, _ = run("ApplyPersonalizedUNet", **models, memory=stage, strength=strength)
         seen = loaded_weights(comfy, model, both)
-        values = stage.values().float()
-        for name, shape, where in both.layout.slices():
-            expected = base[name] + strength * values[where].reshape(shape).to(base[name].dtype)
-            assert torch.equal(seen[name], expected), name
+        for name, change in stage.changes().items():
+            assert torch.equal(seen[name], base[name] + strength * change.to(base[name].dtype)), name
     again = loaded_weights(comfy, models["model"], both)
     assert all(torch.equal(again[n], base[n]) for n in base)
 
 
 def test_a_matrix_that_is_mostly_moved_is_patched_as_a_whole(comfy, run, models, both, untouched):
-    from ComfyUI_CNS.cns_core.masks import NeuronMask
+    from ComfyUI_CNS.cns_core.methods.cns.change import CnsChange
+    from ComfyUI_CNS.cns_core.methods.cns.masks import NeuronMask
 
     first, *_ = both.layout.names
     masks = {n: torch.full(s, n == first) for n, s, _ in both.layout.slices()}
     mask = NeuronMask.from_dense(both.layout, masks)
     values = torch.randn(mask.count(), generator=torch.Generator().manual_seed(0)).half()
     one = both.concepts[0]
-    all_of_it = dataclasses.replace(one, name="all", token="<all>", mask=mask, values=values)
+    all_of_it = dataclasses.replace(one, name="all", token="<all>", change=CnsChange(mask, values))
     memory = both.with_learned(all_of_it)
     base = loaded_weights(comfy, models["model"], both)
     model, _ = run("ApplyPersonalizedUNet", **models, memory=memory, strength=0.5)
     sizes = {key: len(patches[0][1].weights) for key, patches in model.patches.items()}
     assert sizes.pop(f"diffusion_model.{first}.weight") == 1 and set(sizes.values()) == {2}
     seen = loaded_weights(comfy, model, both)
-    for name, shape, where in both.layout.slices():
-        values = memory.values()[where].reshape(shape).to(base[name].dtype)
-        assert torch.equal(seen[name], base[name] + 0.5 * values), name
+    for name, change in memory.changes().items():
+        assert torch.equal(seen[name], base[name] + 0.5 * change.to(base[name].dtype)), name
     loaded_weights(comfy, models["model"], both)
 
 
@@ -507,7 +507,6 @@ def test_what_was_trained_is_what_is_drawn(
     """The loss of a frozen further run on the memory equals that of drawing it: training and patches
     agree.
     """
-    from ComfyUI_CNS.cns_core.delta import PackedDelta
     from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
 
     memory = train(dog, dog_neurons)[0]
@@ -517,8 +516,10 @@ def test_what_was_trained_is_what_is_drawn(
         backend = HostBackend(
             models["model"], models["clip"], "<my-dog>", learned.token_vectors, {}, float32
         )
-        delta = PackedDelta(learned.mask, learned.mask, memory.values(), backend.device)
-        with backend.hung({n: delta.weight_function(n) for n in delta.layout.names}), torch.no_grad():
+        again = dog_neurons.method.start(
+            dog_neurons.prepared, memory, dog_neurons.method.Training(), backend.device
+        )
+        with backend.weights_patched(again.weight_functions()), torch.no_grad():
             features = backend.encode(["a photo of <my-dog>"], learned.token_vectors)
             trained = backend.predict(z, t, features)
     model, clip = run("ApplyPersonalizedUNet", **models, memory=memory)

@@ -31,7 +31,7 @@ def test_the_prediction_is_the_networks_output(modules, random_model, float32, s
     with backend_module.training_mode(), torch.no_grad():
         vectors = {"clip_l": torch.zeros(768)}
         backend = backend_module.HostBackend(patched, random_model.clip, "<x>", vectors, {}, float32)
-        with backend.hung({}):
+        with backend.weights_patched({}):
             features = backend.encode(["a photo of a dog", "<x>"], vectors)
             got = backend.predict(z, steps, features)
             network = backend.model.model.diffusion_model
@@ -57,17 +57,17 @@ def test_flow_models_are_refused(modules, random_model):
 
     (flow,) = ModelSamplingSD3().patch(random_model.model, shift=3.0)
     with pytest.raises(ValueError, match="only noise \\(eps\\) and v prediction"):
-        modules[1].check_model(flow)
+        modules[1].check_trainable(flow)
 
 
 def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
-    """The host computes in a wider type; gradients reach the packed values, and the fp8 weights stay as they
+    """The host computes in a wider type; gradients reach what is learned, and the fp8 weights stay as they
     are.
     """
-    from ComfyUI_CNS.cns_core.delta import PackedDelta
-    from ComfyUI_CNS.cns_core.masks import NeuronMask
+    from ComfyUI_CNS.cns_core.memory import ConceptMemory
+    from ComfyUI_CNS.cns_core.methods import METHODS
 
-    from devtools.random_checkpoint import SMALL_TEXT_OPTIONS
+    from small_base.random_checkpoint import SMALL_TEXT_OPTIONS
 
     with torch.inference_mode():
         model, *_ = comfy.sd.load_checkpoint_guess_config(
@@ -79,17 +79,20 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
         )
     assert model.model_dtype() == torch.float8_e4m3fn
     backend_module, model_module = modules
-    layout = model_module.model_layout(model)
+    base = model_module.read_base(model, random_model.clip)
+    layout = base.layout
     before = {n: w.clone().view(torch.uint8) for n, w in model_module.clean_weights(model, layout).items()}
     with backend_module.training_mode():
         vectors = {"clip_l": torch.zeros(768)}
         backend = backend_module.HostBackend(model, random_model.clip, "<x>", vectors, {})
-        delta = PackedDelta(NeuronMask.full(layout), device=backend.device)
-        with backend.hung({n: delta.weight_function(n) for n in layout.names}):
+        dense, nothing = METHODS["all K/V"], ConceptMemory(base.identity, layout)
+        adaptation = dense.start(None, nothing, dense.Training(), backend.device)
+        with backend.weights_patched(adaptation.weight_functions()):
             features = backend.encode(["<x>"], vectors)
             z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
             backend.predict(z, torch.tensor([500]), features).square().mean().backward()
-    assert delta.values.grad.abs().max() > 0 and torch.isfinite(delta.values.grad).all()
+    for change in adaptation.changes.values():
+        assert change.grad.abs().max() > 0 and torch.isfinite(change.grad).all()
     after = model_module.clean_weights(model, layout)
     assert all(torch.equal(after[n].view(torch.uint8), w) for n, w in before.items())
 
@@ -98,9 +101,10 @@ def test_latents_carry_no_graph_outside_the_hosts_inference_mode(
     comfy, modules, random_model, small_checkpoint
 ):
     from ComfyUI_CNS.cns_core.host.latents import encode_pixels
+    from ComfyUI_CNS.cns_core.host.types import Loaded
 
     _, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
         str(small_checkpoint), output_vae=True, output_clip=False, output_model=False
     )
     assert any(parameter.requires_grad for parameter in vae.first_stage_model.parameters())
-    assert not encode_pixels(random_model.model, vae, torch.rand(1, 64, 64, 3)).requires_grad
+    assert not encode_pixels(Loaded(random_model.model, random_model.clip, vae), torch.rand(1, 64, 64, 3)).requires_grad

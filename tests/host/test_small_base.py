@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from devtools.api_client import ApiClient, PromptFailed
-from devtools.staging import BUILT_IN_CLIP, SMALL_CHECKPOINT
+from devtools.graphs import exchange
+from devtools.staging import JUDGE_NAME, SMALL_CHECKPOINT
 
 
 def drawing(prompt: str, seed: int = 1) -> dict[str, dict[str, Any]]:
@@ -56,11 +57,21 @@ def test_the_background_is_what_the_prompt_says(live_host: ApiClient, colour: st
 def test_the_thing_is_what_the_prompt_says(live_host: ApiClient, thing: str, other: str) -> None:
     graph = drawing(f"a photo of a {thing} on a plain blue background")
     for node, said in (("8", thing), ("9", other)):
-        inputs = {"image": ["6", 0], "prompt": f"a photo of a {said}", "clip_model": BUILT_IN_CLIP}
+        inputs = {"image": ["6", 0], "prompt": f"a photo of a {said}", "clip_model": JUDGE_NAME}
         graph[node] = {"class_type": "CLIPScore", "inputs": inputs}
     outputs = live_host.run(graph)
     right, wrong = (float(outputs[node]["text"][0].split("CLIP-T ")[1].split()[0]) for node in ("8", "9"))
     assert right > wrong + 0.1
+
+
+def test_its_own_loader_draws_the_same_bit_for_bit(live_host: ApiClient) -> None:
+    graph = drawing("a photo of a cat on a plain red background", seed=3)
+    own = exchange(graph, "CheckpointLoaderSimple", "LoadSmallBase")
+    drawn = []
+    for one in (graph, own):
+        (entry,) = live_host.run(one)["7"]["images"]
+        drawn.append(Image.open(io.BytesIO(live_host.view(entry))).convert("RGB").tobytes())
+    assert drawn[0] == drawn[1]
 
 
 def test_client_names_the_node_that_a_graph_fails_at(live_host: ApiClient) -> None:

@@ -1,0 +1,268 @@
+"""Pictures of numbers, drawn with PIL alone: loss curves, the share of neurons, and labelled grids.
+
+Tensors are (1, H, W, 3) float32 in [0, 1], as the host shows them. Lines and letters are drawn at twice the
+size and reduced, which smooths them.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+Box = tuple[float, float, float, float]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+INK, FAINT_INK, GRID, PAPER = (38, 42, 51), (104, 110, 122), (226, 229, 234), (255, 255, 255)
+LINES = ((32, 99, 178), (214, 93, 14), (34, 139, 84), (160, 60, 150), (181, 137, 0), (90, 90, 90))
+HEAT = np.array([(68, 84, 140), (44, 133, 141), (53, 183, 121), (240, 196, 25)])  # low to high
+SCALE = 2  # drawn larger by this and reduced
+LABEL_WIDTH = 290  # of a bar, in pixels
+BARS_IN_COLUMN = 36  # SD 1.5 has 32 projections (one column), SDXL 140 (four)
+
+
+def loss_curve(losses: Mapping[str, Sequence[float]], title: str = "Loss", smoothing: float = 0.95) -> Tensor:
+    """Each series' values faint and their running mean bold, against steps from 1. (1, 540, 960, 3).
+
+    `smoothing` in [0, 1) is how much of the running mean stays at each step; its start is not biased to zero.
+    Values that are not finite are left out. ValueError for no finite value or an impossible smoothing.
+    """
+    if not 0.0 <= smoothing < 1.0:
+        raise ValueError(f"smoothing must lie in [0, 1), got {smoothing}. Use 0 for the bare values.")
+    series = {name: np.asarray(list(values), dtype=np.float64) for name, values in losses.items()}
+    finite = [values[np.isfinite(values)] for values in series.values()]
+    if not sum(len(values) for values in finite):
+        raise ValueError(f"No finite loss to draw in {len(series)} series {sorted(series)}. Train first.")
+    y_ticks = _ticks(min(0.0, *(v.min() for v in finite if len(v))), max(v.max() for v in finite if len(v)))
+    last = max(2, *(len(values) for values in series.values()))
+    x_ticks = [tick for tick in _ticks(1, last) if 1 <= tick <= last and tick == int(tick)]
+    canvas = _Canvas(960, 540)
+    canvas.text((480, 24), title, 20, anchor="mm", width=900)
+    left, top, right, bottom = 84, 84, 930, 486
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        across = (step - 1) / (last - 1)
+        up = (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        return left + across * (right - left), bottom - up * (bottom - top)
+
+    for tick in y_ticks:
+        y = place(1, tick)[1]
+        canvas.line([(left, y), (right, y)], GRID, 1)
+        canvas.text((left - 10, y), f"{tick:.10g}", 14, FAINT_INK, "rm")
+    for tick in x_ticks:
+        x = place(tick, y_ticks[0])[0]
+        canvas.line([(x, bottom), (x, bottom + 6)], FAINT_INK, 1)
+        canvas.text((x, bottom + 18), f"{tick:.10g}", 14, FAINT_INK, "mm")
+    canvas.line([(left, top), (left, bottom), (right, bottom)], FAINT_INK, 1.5)
+    canvas.text(((left + right) / 2, 522), "step", 14, FAINT_INK, "mm")
+    for number, values in enumerate(series.values()):  # first, so that no faint line crosses a bold one
+        faint = tuple(round(0.28 * part + 0.72 * 255) for part in LINES[number % len(LINES)])
+        canvas.polyline([place(step + 1, v) for step, v in enumerate(values) if np.isfinite(v)], faint, 1)
+    slot = (right - left) / len(series)
+    for number, (name, values) in enumerate(series.items()):
+        colour = LINES[number % len(LINES)]
+        canvas.polyline([place(step, v) for step, v in _running_mean(values, smoothing)], colour, 2.5)
+        x = left + number * slot
+        canvas.line([(x, 58), (x + 26, 58)], colour, 4)
+        canvas.text((x + 34, 58), name, 14, anchor="lm", width=slot - 46)
+    return canvas.tensor()
+
+
+def share_bars(
+    shares: Sequence[tuple[str, float]],
+    overlaps: Sequence[tuple[str, float]] = (),
+    title: str = "Share of entries selected",
+) -> Tensor:
+    """Bars of the share selected in each projection, beneath them overlap (IoU) with each earlier concept.
+
+    Shares and overlaps lie in [0, 1], else ValueError; labels of any length are shortened in the middle.
+    (1, H, W, 3), taller and wider with more bars.
+    """
+    wrong = [(label, value) for label, value in [*shares, *overlaps] if not 0.0 <= value <= 1.0]
+    if not shares or wrong:
+        raise ValueError(f"Expected at least one share, in [0, 1]; got {len(shares)}, wrong: {wrong[:3]}.")
+    columns = math.ceil(len(shares) / BARS_IN_COLUMN)
+    rows = math.ceil(len(shares) / columns)
+    pitch, column_width, head = 18, 560 if columns > 1 else 760, 92
+    below = head + rows * pitch + 24
+    height = below + (40 + len(overlaps) * 24 + 12 if overlaps else 0)
+    canvas = _Canvas(columns * column_width, height)
+    width = columns * column_width
+    canvas.text((width / 2, 24), title, 20, anchor="mm", width=width - 40)
+    highest = _ticks(0.0, max(share for _, share in shares) or 1.0)[-1]
+    mean = sum(share for _, share in shares) / len(shares)
+    note = f"{len(shares)} projections, mean {_percent(mean)}; a full bar is {_percent(highest)}"
+    canvas.text((width / 2, 54), note, 14, FAINT_INK, "mm", width - 40)
+    for number, (label, share) in enumerate(shares):
+        column, row = divmod(number, rows)
+        top = head + row * pitch
+        box = (column * column_width + 16.0, top + 2.0, (column + 1) * column_width - 16.0, top + pitch - 2.0)
+        canvas.bar(box, label, share / highest, _percent(share), 12)
+    if overlaps:
+        canvas.line([(16, below - 2), (width - 16, below - 2)], GRID, 1)
+        canvas.text((16, below + 20), "Overlap (IoU) with earlier concepts; a full bar is 1", 14, anchor="lm")
+    for number, (label, iou) in enumerate(overlaps):
+        top = below + 40 + number * 24
+        box = (16.0, top + 2.0, column_width - 16.0, top + 20.0)
+        canvas.bar(box, label, iou, f"{iou:.3f}", 14)
+    return canvas.tensor()
+
+
+def labelled_grid(
+    rows: Sequence[Sequence[Tensor | Image.Image]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    cell: int = 256,
+) -> Image.Image:
+    """Pictures in rows and columns, each within `cell` x `cell` pixels, with a label a row and a column.
+
+    A tensor is (H, W, 3) or (1, H, W, 3) in [0, 1]. ValueError when labels and pictures do not match.
+    """
+    lengths = [len(row) for row in rows]
+    if not rows or len(row_labels) != len(rows) or any(length != len(column_labels) for length in lengths):
+        raise ValueError(
+            f"{len(row_labels)} row and {len(column_labels)} column labels for rows of {lengths} pictures. "
+            "Give one label a row, one a column, and rows of equal length."
+        )
+    gap, size = 8, max(12, cell // 15)
+    font = _font(size)
+    tops = [_wrap(label, font, cell, 3) for label in column_labels]
+    sides = [_wrap(label, font, 0.7 * cell, 6) for label in row_labels]
+    head = round(max(len(lines) for lines in tops) * 1.4 * size) + 2 * gap
+    side = math.ceil(max(font.getlength(text) for lines in sides for text in lines)) + 2 * gap
+    page = Image.new("RGB", (side + len(tops) * (cell + gap), head + len(rows) * (cell + gap)), PAPER)
+    draw = ImageDraw.Draw(page)
+    for column, lines in enumerate(tops):
+        at = (side + column * (cell + gap) + cell / 2, float(head - gap))
+        draw.multiline_text(at, "\n".join(lines), INK, font, anchor="md", align="center")
+    for row, lines in enumerate(sides):
+        top = head + row * (cell + gap)
+        at = (float(side - gap), top + cell / 2)
+        draw.multiline_text(at, "\n".join(lines), INK, font, anchor="rm", align="right")
+        for column, picture in enumerate(rows[row]):
+            image = ImageOps.contain(_image(picture), (cell, cell), Image.Resampling.LANCZOS)
+            left = side + column * (cell + gap)
+            page.paste(image, (left + (cell - image.width) // 2, top + (cell - image.height) // 2))
+    return page
+
+
+class _Canvas:
+    """A white page whose coordinates are pixels of the finished picture."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.size = (width, height)
+        self.page = Image.new("RGB", (width * SCALE, height * SCALE), PAPER)
+        self.draw = ImageDraw.Draw(self.page)
+
+    def text(
+        self,
+        at: tuple[float, float],
+        text: str,
+        size: int,
+        colour: tuple[int, ...] = INK,
+        anchor: str = "lm",
+        width: float = math.inf,
+    ) -> None:
+        font = _font(size * SCALE)
+        place = (at[0] * SCALE, at[1] * SCALE)
+        self.draw.text(place, _shorten(text, font, width * SCALE), colour, font, anchor=anchor)
+
+    def line(self, points: Sequence[tuple[float, float]], colour: tuple[int, ...], width: float) -> None:
+        scaled = [(x * SCALE, y * SCALE) for x, y in points]
+        self.draw.line(scaled, colour, round(width * SCALE), joint="curve")
+
+    def polyline(self, points: Sequence[tuple[float, float]], colour: tuple[int, ...], width: float) -> None:
+        """A line through the points, a dot for a single one, nothing for none."""
+        if len(points) == 1:
+            x, y = points[0]
+            self.line([(x - 3, y), (x + 3, y)], colour, 6)
+        elif points:
+            self.line(points, colour, width)
+
+    def bar(self, box: Box, label: str, share: float, value: str, size: int) -> None:
+        """Label, heat-coloured bar on a pale track, and value, from left to right within `box`."""
+        left, top, right, bottom = box
+        middle, start, end = (top + bottom) / 2, left + LABEL_WIDTH + 8, right - 56
+        self.text((left + LABEL_WIDTH, middle), label, size, anchor="rm", width=LABEL_WIDTH)
+        self._rectangle((start, top, end, bottom), GRID)
+        if share > 0:
+            self._rectangle((start, top, start + max(1.0, share * (end - start)), bottom), _heat(share))
+        self.text((right, middle), value, size, FAINT_INK, "rm")
+
+    def _rectangle(self, box: Box, colour: tuple[int, ...]) -> None:
+        left, top, right, bottom = (round(side * SCALE) for side in box)
+        self.draw.rectangle((left, top, right - 1, bottom - 1), colour)
+
+    def tensor(self) -> Tensor:
+        page = self.page.resize(self.size, Image.Resampling.BOX)
+        return torch.from_numpy(np.asarray(page).astype(np.float32) / 255.0).unsqueeze(0)
+
+
+def _running_mean(values: np.ndarray, smoothing: float) -> list[tuple[int, float]]:
+    """(step, mean) from step 1, the exponential mean divided by the weight seen so far."""
+    total = weight = 0.0
+    means: list[tuple[int, float]] = []
+    for step, value in enumerate(values, start=1):
+        if np.isfinite(value):
+            total = smoothing * total + (1 - smoothing) * float(value)
+            weight = smoothing * weight + (1 - smoothing)
+            means.append((step, total / weight))
+    return means
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About six round numbers whose first and last enclose `low` and `high`."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor * 5 >= span)
+    first, last = math.floor(low / step), math.ceil(high / step - 1e-9)
+    return [number * step for number in range(first, max(last, first + 1) + 1)]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _heat(share: float) -> tuple[int, ...]:
+    position = min(1.0, share) * (len(HEAT) - 1)
+    low = min(int(position), len(HEAT) - 2)
+    return tuple(int(part) for part in HEAT[low] + (position - low) * (HEAT[low + 1] - HEAT[low]))
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+def _shorten(text: str, font: Font, width: float) -> str:
+    """`text`, its middle replaced by three dots when it is wider than `width`: both ends tell names apart."""
+    if font.getlength(text) <= width:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = text[: keep // 2] + "..." + text[len(text) - (keep - keep // 2) :]
+        if font.getlength(short) <= width:
+            return short
+    return "..."
+
+
+def _wrap(text: str, font: Font, width: float, most: int) -> list[str]:
+    """`text` in at most `most` lines of `width`."""
+    letters = max(
+        1, int(width / font.getlength("n") * 1.05)
+    )  # letters are a little narrower than n on average
+    lines = textwrap.wrap(text, letters, max_lines=most, placeholder=" ...")
+    return [_shorten(line, font, width) for line in lines] or [""]
+
+
+def _image(picture: Tensor | Image.Image) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    pixels = picture[0] if picture.ndim == 4 and len(picture) == 1 else picture
+    if pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ValueError(f"Each picture must be (H, W, 3) or (1, H, W, 3), got {tuple(picture.shape)}.")
+    eight_bit = (pixels.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(eight_bit.numpy())

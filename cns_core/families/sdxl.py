@@ -1,0 +1,12 @@
+"""Stable Diffusion XL: two text encoders side by side, and a pooled text beside the cross-attention."""
+
+from .family import Family
+
+SDXL = Family(
+    name="SDXL",
+    title="SDXL",
+    host_class="SDXL",
+    text_width=2048,
+    architecture="stable-diffusion-xl-v1-base",
+    base_version="sdxl_base_v1-0",
+)

@@ -1,0 +1,109 @@
+"""Before training: what of the model may move, found by the method from captions and clean weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import comfy.model_management as management
+import torch
+from torch import Tensor
+
+from ..concept import Concept, check_free
+from ..memory import ConceptMemory
+from ..method import Method, Plan
+from ..text_features import counted_tokens
+from .model import BaseModel, check_trainable, read_base
+from .text import check_length, encode_prompts, known_tokens
+from .types import Clip, Model, OnProgress
+
+_BATCH = 16  # prompts that are encoded at once
+
+
+def prepare(
+    model: Model,
+    clip: Clip,
+    concept: Concept,
+    memory: ConceptMemory | None,
+    method: Method,
+    settings: Any,
+    on_progress: OnProgress,
+) -> Plan:
+    """Everything that can be checked is checked before any long work; `on_progress(done, total)` may raise to
+    stop.
+
+    Raises:
+        ValueError: the models do not fit each other, the memory, the concept or the settings.
+    """
+    base = read_base(model, clip)
+    check_concept(concept, base, model, clip, memory)
+    material = HostMaterial(base, clip, concept, on_progress)
+    prepared = method.prepare(material, settings)
+    on_progress(1, 1)
+    return Plan(method, settings, prepared, base.identity, concept.digest(), base.parameters)
+
+
+def check_concept(
+    concept: Concept, base: BaseModel, model: Model, clip: Clip, memory: ConceptMemory | None
+) -> None:
+    """Everything that would make learning this concept fail later, before any long work."""
+    check_trainable(model)
+    if memory is not None:
+        memory.check_base(base.identity)
+        check_free(concept.token, concept.name, [(c.name, c.token) for c in memory.concepts])
+    if concept.token in known_tokens(clip):
+        raise ValueError(
+            f"This CLIP already understands {concept.token}. Connect the checkpoint loader's CLIP, not one that a "
+            "memory was applied to."
+        )
+    captions = dict.fromkeys(c for image in concept.images for c in image.captions)
+    # The class word takes at least as many tokens as the learned one, which takes one.
+    check_length(clip, [concept.class_caption(c) for c in captions])
+
+
+class HostMaterial:
+    """What methods may look at (`method.Material`), from the user's own MODEL and CLIP."""
+
+    def __init__(self, base: BaseModel, clip: Clip, concept: Concept, on_progress: OnProgress) -> None:
+        self.layout, self.captions = base.layout, concept.class_captions()
+        self._base, self._clip, self._on_progress = base, clip, on_progress
+
+    def weights(self) -> Mapping[str, Tensor]:
+        device = management.get_torch_device()
+        return {name: weight.to(device).float() for name, weight in self._base.weights.items()}
+
+    def features(
+        self, captions: Sequence[str], general: Sequence[str], tokens: str
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        total = len(captions) + len(general) + 1  # and one for what is made of them
+        device = management.get_torch_device()
+        management.load_models_gpu([self._clip.patcher], force_full_load=True)
+        with torch.no_grad():
+            own = self._encoded(captions, tokens, lambda done: self._on_progress(done, total))
+            key = (self._clip.patcher.patches_uuid, self._clip.layer_idx, tuple(general), tokens)
+            kept = _general.get(self._clip.cond_stage_model)
+            if kept is None or kept[0] != key:
+                kept = key, self._encoded(
+                    general, tokens, lambda done: self._on_progress(len(captions) + done, total)
+                )
+                _general[self._clip.cond_stage_model] = kept
+        self._on_progress(total - 1, total)
+        return [x.to(device) for x in own], [x.to(device) for x in kept[1]]
+
+    def _encoded(
+        self, prompts: Sequence[str], tokens: str, on_progress: Callable[[int], None]
+    ) -> list[Tensor]:
+        """The tokens of each prompt that count, on the CPU."""
+        features: list[Tensor] = []
+        for first in range(0, len(prompts), _BATCH):
+            encoded = encode_prompts(self._clip, prompts[first : first + _BATCH], pooled=False)
+            rows = zip(encoded.cross.cpu()[:, : encoded.is_word.shape[1]], encoded.is_word, strict=True)
+            features += [counted_tokens(x, words, tokens) for x, words in rows]
+            on_progress(len(features))
+        return features
+
+
+# For each text encoder that the host holds, the general prompts that were last encoded with it: nodes keep no
+# state, and the next concept's selection asks for the same ones.
+_general: WeakKeyDictionary[Any, tuple[Any, list[Tensor]]] = WeakKeyDictionary()

@@ -1,0 +1,45 @@
+"""Concept Neuron Selection, the method of the paper: few entries of K/V, chosen by their importance for the
+concept's captions (Eq. 3-6), held to their former values by L_reg (Eq. 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ...captions import calibration_prompts
+from ...method import Change, Earlier, Material
+from ...projections import ProjectionLayout
+from .adaptation import CnsAdaptation
+from .change import CnsChange
+from .prepared import SelectedNeurons
+from .scores import Evidence
+from .selection import select_neurons
+from .settings import CnsSelection, CnsTraining
+
+
+class Cns:
+    """Concept Neuron Selection."""
+
+    name = "cns"
+    Selection = CnsSelection
+    Training = CnsTraining
+
+    def prepare(self, material: Material, settings: CnsSelection) -> SelectedNeurons:
+        """Select neurons by the concept's captions and the calibration prompts."""
+        prompts = calibration_prompts(settings.calibration_prompts)
+        features = material.features(material.captions, prompts, settings.tokens)
+        concept, general = ([Evidence(x) for x in group] for group in features)
+        return SelectedNeurons(
+            select_neurons(material.weights(), material.layout, concept, general, settings)
+        )
+
+    def start(
+        self, prepared: SelectedNeurons, earlier: Earlier, settings: CnsTraining, device: torch.device
+    ) -> CnsAdaptation:
+        return CnsAdaptation(prepared.mask, earlier, settings, device)
+
+    def read(self, layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> Change:
+        return CnsChange.read(layout, tensors)

@@ -1,0 +1,191 @@
+"""Concept neurons, Eq. 4-6: AND over the concept's captions, minus what every calibration prompt selects.
+
+    M_base = AND_i m_i      M_gen = AND_p m_p      M_con = M_base AND NOT M_gen
+
+where `m` holds the top k percent of each output row of the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial, reduce
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...projections import ProjectionLayout, flat_weights
+from .masks import NeuronMask
+from .scores import SCORES, Evidence, Rows, Score
+from .settings import BUDGET, CnsSelection
+
+# Rows looked at in each projection when a percent is sought for a budget; the rest behave alike.
+_SAMPLED_ROWS = 32
+# Of a projection, ranked at once; few enough to stay in a core's cache.
+_ROWS_AT_ONCE = 320
+# Captions whose scores are held at once.
+_CAPTIONS_AT_ONCE = 16
+
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What selection found: the concept mask, the two it was made from, and the percent per row that was
+    used.
+    """
+
+    concept_mask: NeuronMask
+    base_mask: NeuronMask
+    general_mask: NeuronMask
+    top_percent: float
+
+
+def select_neurons(
+    weights: Mapping[str, Tensor],
+    layout: ProjectionLayout,
+    concept: Sequence[Evidence],
+    general: Sequence[Evidence],
+    settings: CnsSelection,
+) -> Selection:
+    """Find the concept neurons.
+
+    Args:
+        weights: `name -> (out, text_dim)`.
+        concept: one piece of evidence for each caption of the concept.
+        general: one for each calibration prompt.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    score, percent = SCORES[settings.score], settings.top_percent
+    with torch.no_grad(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        rank = Ranking(pool, score)
+        if settings.select_by == BUDGET:
+            percent = find_percent(rank, list(flat_weights(weights, layout)), concept, general, settings)
+        base: dict[str, list[Tensor]] = {name: [] for name in layout.names}
+        common: dict[str, list[Tensor]] = {name: [] for name in layout.names}
+        for name, weight in flat_weights(weights, layout):
+            for rows in _pieces(name, weight):
+                base[name].append(rank.common_top(rows, concept, percent))
+                common[name].append(rank.common_top(rows, general, percent))
+    base_mask, general_mask = (
+        NeuronMask.from_dense(layout, {name: torch.cat(rows) for name, rows in masks.items()})
+        for masks in (base, common)
+    )
+    selection = Selection(base_mask - general_mask, base_mask, general_mask, percent)
+    if not selection.concept_mask.count():
+        raise ValueError(
+            f"These settings leave no neurons: the top {percent:.3g} % per row gives {base_mask.count():,} base "
+            "neurons, and every calibration prompt selects all of them too. Use another percent, a budget, or "
+            "other captions."
+        )
+    return selection
+
+
+def find_percent(
+    rank: Ranking,
+    weights: Sequence[tuple[str, Tensor]],
+    concept: Sequence[Evidence],
+    general: Sequence[Evidence],
+    settings: CnsSelection,
+) -> float:
+    """The smallest top percent per row whose concept mask holds `budget_percent` % of K/V, judged on a sample
+    of rows.
+
+    An entry is in M_con at `keep` exactly when `base_rank < keep <= general_rank`, its worst rank within the
+    row over the concept's captions and over the calibration prompts; so one pass gives the share for every
+    percent. The share rises from 0 to a peak and returns to 0 at 100 %. Raises ValueError with the peak when
+    the budget lies above it.
+    """
+    budget, width = settings.budget_percent, weights[0][1].shape[1]
+    total = sum(weight.numel() for _, weight in weights)
+    change = torch.zeros(width + 2, dtype=torch.float64)  # change of the count from keep-1 to keep
+    for name, weight in weights:
+        rows = _rows(name, weight, slice(None, None, max(1, weight.shape[0] // _SAMPLED_ROWS)))
+        base, common = rank.worst_ranks(rows, concept), rank.worst_ranks(rows, general)
+        chosen = base < common
+        scale = weight.shape[0] / rows.weight.shape[0]
+        change += scale * torch.bincount(base[chosen] + 1, minlength=width + 2).cpu()
+        change -= scale * torch.bincount(common[chosen] + 1, minlength=width + 2).cpu()
+    share = 100 * change.cumsum(0)[: width + 1] / total  # share[keep], percent of K/V
+    reached = (share >= budget).nonzero()
+    if not len(reached):
+        peak = int(share.argmax())
+        raise ValueError(
+            f"A budget of {budget:g} % of K/V cannot be reached: with {len(concept)} captions and "
+            f"{len(general)} calibration prompts at most about {share[peak]:.2f} % are concept neurons (at the "
+            f"top {100 * peak / width:.3g} % per row). Lower the budget, or use fewer and more similar captions."
+        )
+    keep = int(reached[0])
+    if keep > 1 and budget - share[keep - 1] < share[keep] - budget:
+        keep -= 1
+    return 100 * keep / width
+
+
+class Ranking:
+    """Entries of some rows in the order of their importance, over several captions.
+
+    Scores are computed in the calling thread, by PyTorch. On a CPU it is NumPy that sorts, in a ninth of the
+    time that PyTorch takes on one core; the pool gives it all of them.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, score: Score) -> None:
+        self._pool, self._score = pool, score
+
+    def common_top(self, rows: Rows, captions: Sequence[Evidence], percent: float) -> Tensor:
+        """AND over captions of the entries in the top `percent` % of each row (Eq. 4 and 5); boolean `(rows,
+        text_dim)`.
+        """
+        return reduce(torch.logical_and, self._each(partial(top_per_row, percent=percent), rows, captions))
+
+    def worst_ranks(self, rows: Rows, captions: Sequence[Evidence]) -> Tensor:
+        """For each entry the worst (largest) rank, 0 = most important in its row, over the captions; int64
+        `(rows, text_dim)`.
+        """
+        return reduce(torch.maximum, map(_ranks, self._each(descending, rows, captions)))
+
+    def _each(
+        self, sort: Callable[[Tensor], Tensor], rows: Rows, captions: Sequence[Evidence]
+    ) -> Iterator[Tensor]:
+        if not captions:
+            raise ValueError("Selection needs at least one caption.")
+        for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
+            scores = [self._score(rows, caption) for caption in captions[first : first + _CAPTIONS_AT_ONCE]]
+            yield from map(sort, scores) if scores[0].device.type != "cpu" else self._pool.map(sort, scores)
+
+
+def entries_to_keep(width: int, percent: float) -> int:
+    """How many of a row's `width` entries the top `percent` % are, at least one."""
+    return max(1, min(width, round(width * percent / 100)))
+
+
+def top_per_row(score: Tensor, percent: float) -> Tensor:
+    """Boolean `(rows, text_dim)`: the `percent` % largest of each row; entries tied with the last one are in."""
+    keep = entries_to_keep(score.shape[1], percent)
+    if score.device.type != "cpu":
+        return score >= torch.topk(score, keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    values, place = score.detach().float().numpy(), score.shape[1] - keep
+    return torch.from_numpy(values >= np.partition(values, place, axis=1)[:, place : place + 1])
+
+
+def descending(score: Tensor) -> Tensor:
+    """Positions within each row from its largest to its smallest entry."""
+    if score.device.type != "cpu":
+        return torch.argsort(score, dim=1, descending=True, stable=True)
+    return torch.from_numpy(np.argsort(-score.detach().float().numpy(), axis=1))
+
+
+def _ranks(order: Tensor) -> Tensor:
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def _pieces(name: str, weight: Tensor) -> Iterator[Rows]:
+    for first in range(0, weight.shape[0], _ROWS_AT_ONCE):
+        yield _rows(name, weight, slice(first, first + _ROWS_AT_ONCE))
+
+
+def _rows(name: str, weight: Tensor, which: slice) -> Rows:
+    return Rows(name, which, weight[which].float())

@@ -1,0 +1,179 @@
+"""Priors: what keeps the class as it was while one concept of it is learned.
+
+A prior is a class here and a line in `PRIORS`. Each adds noised latents, their target and their text to every
+batch, at the noise levels of the concept's own pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .schedule import NoiseLevels
+from .text_features import TextFeatures
+
+Size = tuple[int, int]
+# Latents of class images `(n, C, h, w)` by latent size `(h, w)`.
+ClassLatents = Mapping[Size, Tensor]
+
+
+class PriorBatch(NamedTuple):
+    """The prior's half of a batch: noised latents `(B, C, h, w)`, what should be predicted, and the text."""
+
+    z_t: Tensor
+    target: Tensor
+    text: TextFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class NoisedBatch:
+    """The concept's own half: scaled latents z0 `(B, C, h, w)`, noise, noise levels t `(B,)`, noised latents.
+
+    class_captions: the captions with the class word in the token's place.
+    """
+
+    captions: Sequence[str]
+    class_captions: Sequence[str]
+    z0: Tensor
+    noise: Tensor
+    t: Tensor
+    z_t: Tensor
+
+
+class ClassPictures(Protocol):
+    """Where class images come from, as latents by size; may take long, and may raise to stop."""
+
+    def given(self) -> ClassLatents:
+        """What the user connected, fitted to every size."""
+        ...
+
+    def drawn(self) -> ClassLatents:
+        """Drawn by the untouched model; some for every size."""
+        ...
+
+
+class Teacher(Protocol):
+    """What a prior may ask of the training loop."""
+
+    levels: NoiseLevels
+    class_prompt: str
+    class_latents: ClassLatents
+
+    def frozen_text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Prompts without the token, encoded."""
+        ...
+
+    def untrained_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+        """What the model predicts with nothing learned, without a gradient."""
+        ...
+
+    def pick(self, below: int) -> int:
+        """A random whole number from the run's generator."""
+        ...
+
+
+class Prior(Protocol):
+    """One way to keep the class."""
+
+    name: str  # as users choose it
+    loss: str  # the name under which its loss is recorded
+
+    def check(self, given: Tensor | None) -> None:
+        """ValueError, before any work, when the connected class images are missing or of no use."""
+        ...
+
+    def prepare(self, pictures: ClassPictures) -> ClassLatents:
+        """The class images it needs; empty for none."""
+        ...
+
+    def check_latents(self, latents: ClassLatents, sizes: Iterable[Size]) -> None:
+        """ValueError when a latent size of the concept has no class images, where they are needed."""
+        ...
+
+    def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch | None:
+        """Its half of a batch."""
+        ...
+
+
+class NoPrior:
+    """Nothing keeps the class."""
+
+    name = "none"
+    loss = ""
+
+    def check(self, given: Tensor | None) -> None:
+        if given is not None:
+            raise ValueError(
+                f"Class images are connected, but the prior is {self.name!r}. Choose 'given class images' or "
+                "unplug them."
+            )
+
+    def prepare(self, pictures: ClassPictures) -> ClassLatents:
+        return {}
+
+    def check_latents(self, latents: ClassLatents, sizes: Iterable[Size]) -> None:
+        pass
+
+    def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch | None:
+        return None
+
+
+class ImageFree(NoPrior):
+    """The untouched model's own prediction for the class caption, on the same noised latents."""
+
+    name = "image-free"
+    loss = "prior"
+
+    def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch:
+        text = teacher.frozen_text(batch.class_captions)
+        return PriorBatch(batch.z_t, teacher.untrained_prediction(batch.z_t, batch.t, text), text)
+
+
+class DrawnClassImages(NoPrior):
+    """DreamBooth's prior preservation (2208.12242): ordinary pictures of the class, drawn by the base model."""
+
+    name = "drawn class images"
+    loss = "prior"
+
+    def prepare(self, pictures: ClassPictures) -> ClassLatents:
+        return pictures.drawn()
+
+    def check_latents(self, latents: ClassLatents, sizes: Iterable[Size]) -> None:
+        missing = sorted(set(sizes) - set(latents))
+        if missing:
+            raise ValueError(
+                f"The prior needs class images of latent sizes {missing}; give some for each size."
+            )
+
+    def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch:
+        z0, noise, t = batch.z0, batch.noise, batch.t
+        pool = teacher.class_latents[(z0.shape[2], z0.shape[3])]
+        z_class = torch.stack([pool[teacher.pick(len(pool))] for _ in z0]).to(z0.device)
+        text = teacher.frozen_text([teacher.class_prompt] * len(z0))
+        levels = teacher.levels
+        return PriorBatch(levels.add_noise(z_class, noise, t), levels.target(z_class, noise, t), text)
+
+
+class GivenClassImages(DrawnClassImages):
+    """The same with pictures of the user's own."""
+
+    name = "given class images"
+
+    def check(self, given: Tensor | None) -> None:
+        if given is None or not len(given):
+            raise ValueError(
+                "The prior is 'given class images', but none are connected. Connect an IMAGE batch or choose "
+                "another prior."
+            )
+
+    def prepare(self, pictures: ClassPictures) -> ClassLatents:
+        return pictures.given()
+
+
+_ALL: tuple[Prior, ...] = (ImageFree(), DrawnClassImages(), GivenClassImages(), NoPrior())
+
+PRIORS: dict[str, Prior] = {prior.name: prior for prior in _ALL}

@@ -1,0 +1,1 @@
+"""The trained base as one small file."""

@@ -1,0 +1,1 @@
+"""The networks of the small base, and what trains them."""

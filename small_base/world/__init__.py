@@ -1,0 +1,1 @@
+"""A world of emoji scenes: what is in it, and captioned pictures of it."""

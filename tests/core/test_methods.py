@@ -1,0 +1,172 @@
+"""What every method in the registry keeps to: the loop, the memory and drawing rely on it."""
+
+import pytest
+import torch
+
+from cns_core.checkpoint import load_state, save_state
+from cns_core.memory import ConceptMemory, LearnedConcept
+from cns_core.memory_file import load_memory, save_memory
+from cns_core.method import ModelIdentity
+from cns_core.methods import METHODS
+from cns_core.settings import TrainSettings, check, described
+from cns_core.training import ConceptTrainer, LatentImage, TrainingData
+
+BASE = ModelIdentity("toy", "0")
+VECTORS = {"toy": torch.linspace(-1, 1, 24)}
+RATES = {"neuron_lr": 1e-2, "weight_lr": 1e-2}
+
+
+class Stop(BaseException):
+    """Stands for the host's Cancel."""
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request):
+    return METHODS[request.param]
+
+
+@pytest.fixture
+def learner(toy, toy_material, method):
+    """Starts learning one more concept by the method, on top of a memory."""
+
+    def start(memory=None, resume=None, seed=0, steps=6):
+        memory = memory or ConceptMemory(BASE, toy.layout)
+        material = toy_material(toy, ["a photo of word1", "the word1"], 6)
+        known = described(method.Selection)
+        settings = method.Selection(**{k: v for k, v in {"budget_percent": 6.0}.items() if k in known})
+        prepared = method.prepare(material, settings)
+        rates = {k: v for k, v in RATES.items() if k in described(method.Training)}
+        adaptation = method.start(prepared, memory, method.Training(**rates), torch.device("cpu"))
+        g = torch.Generator().manual_seed(seed + 1)
+        image = LatentImage(torch.randn(2, 4, 4, generator=g), ("a photo of <new>",), ("a photo of word1",))
+        train = TrainSettings(steps=steps, batch_size=2, token_lr=1e-2, seed=seed)
+        return ConceptTrainer(toy, TrainingData((image,)), adaptation, VECTORS, train, resume)
+
+    return start
+
+
+def learned(learner, method, memory, number):
+    trainer = learner(memory, seed=number)
+    trainer.run()
+    vectors, change = trainer.state().token_vectors, trainer.adaptation.learned()
+    losses = {name: torch.tensor(values) for name, values in trainer.losses.items()}
+    name = f"c{number}"
+    return memory.with_learned(
+        LearnedConcept(name, f"<{name}>", "word1", "subject", method.name, change, vectors, {}, losses, "now")
+    )
+
+
+@pytest.fixture
+def two(learner, method, toy):
+    """A memory of two concepts."""
+    memory = ConceptMemory(BASE, toy.layout)
+    for number in range(2):
+        memory = learned(learner, method, memory, number)
+    return memory
+
+
+def patched(toy, functions):
+    names = toy.layout.names
+    with toy.weights_patched(functions):
+        return {n: toy.unet.get_submodule(n).weight.detach().clone() for n in names}
+
+
+def test_its_settings_lie_in_their_own_ranges(method):
+    for settings in (method.Selection(), method.Training()):
+        check(settings)
+        for name, (default, what) in described(type(settings)).items():
+            assert what.help.endswith("."), name
+            assert isinstance(default, str) == bool(what.choices), name
+
+
+def test_the_model_is_bit_identical_afterwards(learner, toy):
+    before = {n: p.clone() for n, p in toy.unet.state_dict().items()}
+    table = toy.table.weight.clone()
+    learner().run()
+    assert torch.equal(toy.table.weight, table)
+    after = toy.unet.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(p, before[n]) for n, p in after.items())
+
+
+def test_something_is_learned(learner):
+    trainer = learner()
+    trainer.run()
+    assert not torch.equal(trainer.state().token_vectors["toy"], VECTORS["toy"])
+    for group in trainer.adaptation.parameter_groups():
+        assert any(parameter.abs().max() > 0 for parameter in group.parameters)
+
+
+def test_resuming_equals_never_stopping_bit_for_bit(learner, two, tmp_path):
+    whole = learner(two, seed=3)
+    whole.run()
+    first = learner(two, seed=3)
+
+    def stop(report):
+        if report.step == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        first.run(stop)
+    save_state(tmp_path / "c.safetensors", first.state(), "key")
+    second = learner(two, load_state(tmp_path / "c.safetensors", "key"), seed=3)
+    second.run()
+    a, b = whole.state(), second.state()
+    for field in ("adaptation", "token_vectors", "optimizer"):
+        x, y = getattr(a, field), getattr(b, field)
+        assert x.keys() == y.keys() and all(torch.equal(x[n], y[n]) for n in x)
+    assert a.losses == b.losses and torch.equal(a.generator, b.generator)
+
+
+def test_switched_off_it_is_the_frozen_model(learner, toy, two):
+    trainer = learner(two)
+    trainer.run()
+    plain = patched(toy, {})
+    with trainer.adaptation.disabled():
+        seen = patched(toy, trainer.adaptation.weight_functions())
+    assert all(torch.equal(seen[n], plain[n]) for n in plain)
+
+
+def test_it_starts_where_earlier_concepts_ended(learner, toy, two):
+    started = patched(toy, learner(two).adaptation.weight_functions())
+    plain = patched(toy, {})
+    for name, change in two.changes().items():
+        assert torch.equal(started[name], plain[name] + change.float()), name
+
+
+def test_what_was_trained_is_what_is_drawn(learner, toy, method, two):
+    trainer = learner(two)
+    trainer.run()
+    change, plain = trainer.adaptation.learned(), patched(toy, {})
+    trained = patched(toy, trainer.adaptation.weight_functions())
+    for name, before in two.changes().items():
+        drawn = plain[name] + change.lay(name, before).float()
+        torch.testing.assert_close(drawn, trained[name], atol=2e-4, rtol=1e-3)  # of float16
+        untouched = ~(change.moved(name) | two.moved(name))
+        assert torch.equal(drawn[untouched], plain[name][untouched])
+
+
+def test_any_stage_is_exact_and_a_file_keeps_all_of_it(two, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_memory(path, two)
+    again = load_memory(path)
+    assert again.digest() == two.digest() and again.summary() == two.summary()
+    for stage in (0, 1, 2):
+        expected = two.stage(stage).changes()
+        assert all(torch.equal(c, expected[n]) for n, c in again.stage(stage).changes().items())
+
+
+def test_tensors_of_something_else_are_refused(method, two, toy):
+    wrong = {"mask": torch.zeros(3, dtype=torch.uint8), "something": torch.zeros(2)}
+    with pytest.raises(ValueError):
+        method.read(toy.layout, wrong)
+
+
+def test_what_may_move_is_told(learner, method, toy_material, toy, two):
+    known = described(method.Selection)
+    settings = method.Selection(**{k: v for k, v in {"budget_percent": 6.0}.items() if k in known})
+    prepared = method.prepare(toy_material(toy, ["a photo of word1"], 6), settings)
+    shares = prepared.moving()
+    assert list(shares) == list(toy.layout.names) and all(0 <= share <= 1 for share in shares.values())
+    earlier = {concept.token: concept.change for concept in two.concepts}
+    assert all(0 <= prepared.overlap(change) <= 1 for change in earlier.values())
+    assert prepared.report(10_000, earlier).startswith("- ")

@@ -1,0 +1,77 @@
+"""Priors: what they ask for before any work, and the half of a batch that each of them adds."""
+
+import pytest
+import torch
+
+from cns_core.priors import PRIORS, NoisedBatch
+from cns_core.schedule import NoiseLevels
+from cns_core.settings import TrainSettings
+from cns_core.text_features import TextFeatures
+
+PICTURES = torch.rand(2, 8, 8, 3)
+LEVELS = NoiseLevels(torch.linspace(0.99, 0.01, 10), "epsilon")
+
+
+class Teacher:
+    levels = LEVELS
+    class_prompt = "a photo of dog"
+    class_latents = {(2, 2): torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 4, 2, 2)}  # noqa: RUF012
+
+    def frozen_text(self, prompts):
+        self.asked = list(prompts)
+        return TextFeatures(torch.zeros(len(prompts), 3, 5), None, torch.ones(len(prompts), 3, dtype=torch.bool))
+
+    def untrained_prediction(self, z_t, t, text):
+        return z_t + 7
+
+    def pick(self, below):
+        assert below == 3
+        return 2
+
+
+@pytest.fixture
+def batch():
+    g = torch.Generator().manual_seed(0)
+    z0, noise = torch.randn(2, 4, 2, 2, generator=g), torch.randn(2, 4, 2, 2, generator=g)
+    t = torch.tensor([1, 8])
+    z_t = LEVELS.add_noise(z0, noise, t)
+    return NoisedBatch(["a <x>", "the <x>"], ["a dog", "the dog"], z0, noise, t, z_t)
+
+
+def test_no_prior_adds_nothing(batch):
+    assert PRIORS["none"].batch(batch, Teacher()) is None and PRIORS["none"].prepare(None) == {}
+
+
+def test_image_free_wants_what_the_untouched_model_says_of_the_class_on_the_same_latents(batch):
+    teacher = Teacher()
+    z_t, target, text = PRIORS["image-free"].batch(batch, teacher)
+    assert z_t is batch.z_t and torch.equal(target, batch.z_t + 7)
+    assert teacher.asked == ["a dog", "the dog"] and len(text.cross) == 2
+
+
+@pytest.mark.parametrize("name", ["drawn class images", "given class images"])
+def test_class_images_are_noised_as_the_concepts_pictures_are(batch, name):
+    teacher = Teacher()
+    z_t, target, _ = PRIORS[name].batch(batch, teacher)
+    chosen = torch.full((2, 4, 2, 2), 2.0)
+    assert torch.equal(z_t, LEVELS.add_noise(chosen, batch.noise, batch.t))
+    assert torch.equal(target, batch.noise) and teacher.asked == ["a photo of dog"] * 2
+    with pytest.raises(ValueError, match=r"class images of latent sizes \[\(4, 2\)\]"):
+        PRIORS[name].check_latents({(2, 2): chosen}, [(4, 2), (2, 2)])
+
+
+def test_given_class_images_have_to_be_there_and_only_then():
+    with pytest.raises(ValueError, match="none are connected"):
+        PRIORS["given class images"].check(None)
+    with pytest.raises(ValueError, match="none are connected"):
+        PRIORS["given class images"].check(PICTURES[:0])
+    PRIORS["given class images"].check(PICTURES)
+    for name in set(PRIORS) - {"given class images"}:
+        PRIORS[name].check(None)
+        with pytest.raises(ValueError, match=f"connected, but the prior is '{name}'"):
+            PRIORS[name].check(PICTURES)
+
+
+def test_a_weight_of_0_is_no_prior():
+    assert TrainSettings(prior="drawn class images", prior_weight=0.0).chosen_prior() is PRIORS["none"]
+    assert TrainSettings().chosen_prior() is PRIORS["image-free"]
