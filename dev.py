@@ -34,6 +34,9 @@ the small base model:
 The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
 """
 
+# What `bench` measures by a program of its own, which knows its own options.
+BENCHES = {"learning": "benchmarks.quality", "speed": "benchmarks.speed"}
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, with the options of each sub-command."""
@@ -106,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument(
         "what",
-        choices=("base", "learning", "speed"),
+        choices=("base", *BENCHES),
         help="what to measure; learning and speed have options of their own: --help",
     )
     bench.add_argument("--size", choices=("s", "m"), default="s", help="of the base; default: s")
@@ -129,7 +132,7 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
     """
     if words[:1] == ["base"]:
         return argparse.Namespace(command="base", words=words[1:])
-    if words[:1] == ["bench"] and words[1:2] in (["learning"], ["speed"]):
+    if words[:1] == ["bench"] and words[1:2] in ([name] for name in BENCHES):
         return argparse.Namespace(command=words[1], words=words[2:])
     return build_parser().parse_args(words)
 
@@ -181,12 +184,8 @@ def main() -> int:
             return run_lint()
         if arguments.command == "base":
             return run_base(arguments.words)
-        if arguments.command == "learning":
-            return subprocess.call(
-                [str(venv_python()), str(ROOT / "benchmarks" / "learning.py"), *arguments.words]
-            )
-        if arguments.command == "speed":
-            command = [str(venv_python()), "-m", "benchmarks.speed", *arguments.words]
+        if arguments.command in BENCHES:
+            command = [str(venv_python()), "-m", BENCHES[arguments.command], *arguments.words]
             return subprocess.call(command, env=repository_environment())
         if arguments.command == "bench":
             return run_base(bench_words(arguments.size, arguments.work, arguments.packed))

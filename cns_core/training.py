@@ -14,7 +14,6 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from .adam import Adam
 from .backend import DiffusionBackend
 from .checkpoint import TrainerState, optimizer_state, restore_optimizer
 from .method import Adaptation, ParameterGroup
@@ -111,7 +110,7 @@ class ConceptTrainer:
         self.groups = [*adaptation.parameter_groups(), token]
         check_rates(self.groups)
         # Without weight decay, which would pull entries that no gradient asks to move.
-        self.optimizer = Adam({"params": list(g.parameters), "lr": g.rate} for g in self.groups)
+        self.optimizer = torch.optim.Adam([{"params": list(g.parameters), "lr": g.rate} for g in self.groups])
         self.generator = torch.Generator("cpu").manual_seed(settings.seed)
         self.losses: dict[str, list[float]] = {}
         self._buckets: dict[tuple[int, int], list[int]] = {}

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from cns_core.evaluation.sheets import Cell, captioned, quartered, stacked
+
 from .api_client import ApiClient, Graph
-from .contact_grid import Cell, grid, quartered, stacked
-from .demo_concepts import DemoConcept, pairs, prompts_for_two, read_concepts
+from .concept_folders import ConceptFolder, pairs, prompts_for_two, read_concepts
 from .errors import DevToolError
 from .graphs import add, exchange, find, find_one, keep_only, override, read_graph, wired_from
 from .host_process import HostProcess
@@ -95,7 +96,7 @@ class Demo:
         self.resolution = options.resolution or (SMALL_RESOLUTION if small else REAL_RESOLUTION)
         self.pictures = None if small else REAL_PICTURES
 
-    def learn(self, concept: DemoConcept, first: bool) -> Image.Image:
+    def learn(self, concept: ConceptFolder, first: bool) -> Image.Image:
         """Train one concept into the memory file; gives back its loss curve."""
         graph = read_graph(WORKFLOWS / ("learn_concept.json" if first else "add_concept.json"))
         graph = self._fitted(graph)
@@ -127,7 +128,7 @@ class Demo:
         return self._picture(keep_only(graph, "demo_drawing"), "demo_drawing")
 
     def score(
-        self, stage: int, pictures: list[Image.Image], prompts: Sequence[str], concepts: list[DemoConcept]
+        self, stage: int, pictures: list[Image.Image], prompts: Sequence[str], concepts: list[ConceptFolder]
     ) -> Score:
         """CLIP-I against the concepts' photos and CLIP-T against the prompts, means over the pictures."""
         figures = [self._scored(*pair, concepts) for pair in zip(pictures, prompts, strict=False)]
@@ -135,7 +136,7 @@ class Demo:
         names = " + ".join(concept.name for concept in concepts)
         return Score(stage, names, prompts[0], len(figures), clip_i, clip_t)
 
-    def _scored(self, picture: Image.Image, prompt: str, concepts: list[DemoConcept]) -> tuple[float, float]:
+    def _scored(self, picture: Image.Image, prompt: str, concepts: list[ConceptFolder]) -> tuple[float, float]:
         picture.save(self.host.base / "input" / "demo_drawn.png")
         template = read_graph(WORKFLOWS / "learn_concept.json")
         loader = template[find_one(template, "LoadConceptImages")]
@@ -156,7 +157,7 @@ class Demo:
         graph = exchange(graph, STOCK_LOADER, self.loader)
         return override(graph, "EmptyLatentImage", width=self.resolution, height=self.resolution)
 
-    def _concept_inputs(self, concept: DemoConcept) -> dict[str, str | int]:
+    def _concept_inputs(self, concept: ConceptFolder) -> dict[str, str | int]:
         return {
             "name": concept.name,
             "token": concept.token,
@@ -197,7 +198,7 @@ def run_demo(options: DemoOptions) -> int:
         memory = host.base / "models" / "concept_memory" / f"{MEMORY_NAME}.safetensors"
         shutil.copy2(memory, output / memory.name)
 
-    grid(rows).save(output / "grid.png")
+    captioned(rows).save(output / "grid.png")
     stacked(curves).save(output / "loss_curves.png")
     _write_scores(output, scores, warnings)
     seconds = time.monotonic() - started
@@ -210,7 +211,7 @@ def run_demo(options: DemoOptions) -> int:
 
 
 def _learn_and_draw(
-    demo: Demo, concepts: list[DemoConcept]
+    demo: Demo, concepts: list[ConceptFolder]
 ) -> tuple[list[Image.Image], list[list[Cell]], list[Score]]:
     """Learn each concept and draw all learned so far: loss curves, the grid's rows, scores."""
     rows: list[list[Cell]] = []

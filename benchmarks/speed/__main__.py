@@ -19,9 +19,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from devtools.paths import ROOT
+
 from .report import setting, text, write_report
 
-ROOT = Path(__file__).resolve().parents[2]
 LOOPS = (
     "bare forward and backward",
     "bare, text encoder included",

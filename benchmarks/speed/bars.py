@@ -62,7 +62,7 @@ BARS = (
     Bar("training step without prior / TrainLoraNode", _ratio(OURS, NATIVE), 0.75),
     Bar("training step of concept 20 / concept 1", _ratio(TWENTIETH, OURS), 1.05),
     Bar("training memory of concept 20 / concept 1", _ratio(TWENTIETH, OURS, "peak_mb"), 1.05),
-    Bar("bytes of optimizer and delta per entry", _figure("state", "bytes_per_entry"), 12.0),
+    Bar("bytes of optimizer and delta per entry", _figure("state", "bytes_per_entry"), 16.0),
     Bar(
         "drawing step with 20 concepts / plain model",
         _figure("drawing", "ratio"),

@@ -16,20 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cns_core.adam import Adam
-from cns_core.delta import PackedDelta
 from cns_core.host.model import read_base
 from cns_core.host.personalize import personalize
-from cns_core.host.select import select
+from cns_core.host.prepare import prepare
 from cns_core.host.text import token_tables
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import load_memory, save_memory
-from cns_core.methods.cns.selection import select_neurons
-from cns_core.settings import SelectionSettings, TrainSettings
+from cns_core.methods import METHODS
+from cns_core.methods.cns.change import CnsChange
+from cns_core.settings import TrainSettings
+from devtools.paths import ROOT
 
+from .loops import Task, random_latents, trainer_for, training_backend
 from .models import HostModel, random_mask
 
-ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = 20
 _DRAWING_STEPS = 5
 _ROUNDS = 9
@@ -39,27 +39,19 @@ def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:
     """One concept of five captions, three times, with the default settings; encoding is timed apart, for the
     first one, which encodes the calibration prompts too, and for later ones.
     """
-    import cns_core.host.select as host_select
+    cns, concept, spent = METHODS["cns"], some_concept(), []
+    encoding = []
+    for _ in range(3):
+        moments = [time.perf_counter()]
 
-    spent = []
+        def on_progress(done: int, total: int, moments: list[float] = moments) -> None:
+            """The last call comes after the selection, the one before it after the encoding."""
+            synchronise()
+            moments.append(time.perf_counter())
 
-    def timed(*arguments: Any) -> Any:
-        begin = time.perf_counter()
-        selection = select_neurons(*arguments)
-        synchronise()
-        spent.append(time.perf_counter() - begin)
-        return selection
-
-    concept, budget = some_concept(), SelectionSettings()
-    host_select.select_neurons = timed
-    try:
-        encoding = []
-        for _ in range(3):
-            begin = time.perf_counter()
-            select(loaded.model, loaded.clip, concept, None, budget, lambda done, total: None)
-            encoding.append(time.perf_counter() - begin - spent[-1])
-    finally:
-        host_select.select_neurons = select_neurons
+        prepare(loaded.model, loaded.clip, concept, None, cns, cns.Selection(), on_progress)
+        spent.append(moments[-1] - moments[-2])
+        encoding.append(moments[-2] - moments[0])
     return {
         "selection_s": statistics.median(spent),
         "first_encoding_s": encoding[0],
@@ -79,12 +71,12 @@ def drawing(loaded: HostModel, pixels: int) -> dict[str, float]:
     plain_load = _load_seconds(loaded.model)
     applied = built + max(0.0, _load_seconds(model) - plain_load)
     models = [(loaded.model, loaded.clip), (model, clip), (loaded.model.clone(), loaded.clip)]
-    told = [conditioning(c) for _, c in models]
+    texts = [conditioning(c) for _, c in models]
     seconds: list[list[float]] = []
     for first in range(_ROUNDS):
         turn = [0.0] * len(models)
         for which in sorted(range(len(models)), key=lambda i: (i + first) % len(models)):
-            turn[which] = statistics.median(drawing_steps(models[which][0], told[which], pixels))
+            turn[which] = statistics.median(drawing_steps(models[which][0], texts[which], pixels))
         seconds.append(turn)
     plain, with_memory, _ = (statistics.median(turns) for turns in zip(*seconds, strict=True))
     return {
@@ -116,20 +108,20 @@ def keeping(loaded: HostModel, _pixels: int) -> dict[str, float]:
 
 def state(loaded: HostModel, _pixels: int) -> dict[str, float]:
     """Bytes for each selected entry: what the optimizer and the delta hold beside the model."""
-    layout = read_base(loaded.model, loaded.clip).layout
-    with torch.inference_mode(False):
-        delta = PackedDelta(random_mask(layout, 0))
-        optimizer = Adam([{"params": [delta.values], "lr": 0.0}])
-        delta.values.grad = torch.zeros_like(delta.values)
-        optimizer.step()
-    moments = sum(_bytes(value) for value in optimizer.state[delta.values].values())
-    count = len(delta.values)
-    values, where = _bytes(delta.values), delta.position_bytes()
+    with training_backend(loaded) as (backend, vectors):
+        task = Task(loaded, random_latents(64), 1, 1)
+        trainer = trainer_for(task, backend, vectors, "cns", "none")
+        trainer.run()
+        (neurons,) = trainer.adaptation.parameter_groups()
+        (values,) = neurons.parameters
+        moments = sum(_bytes(value) for value in trainer.optimizer.state[values].values())
+    count = values.numel()
+    places = 4 * count  # int32 positions
     return {
-        "value_bytes": values / count,
+        "value_bytes": _bytes(values) / count,
         "moment_bytes": moments / count,
-        "position_bytes": where / count,
-        "bytes_per_entry": round((values + moments + where) / count, 3),
+        "position_bytes": places / count,
+        "bytes_per_entry": round((_bytes(values) + moments + places) / count, 3),
     }
 
 
@@ -189,11 +181,11 @@ def some_memory(loaded: HostModel, concepts: int) -> ConceptMemory:
             f"<concept-{index}>",
             "dog",
             "subject",
-            mask,
-            (1e-3 * torch.randn(mask.count(), generator=generator)).half(),
+            "cns",
+            CnsChange(mask, (1e-3 * torch.randn(mask.count(), generator=generator)).half()),
             vectors,
             {"train": TrainSettings().as_dict()},
-            torch.zeros(500, 3),
+            {name: torch.zeros(500) for name in ("diffusion", "prior", "L_reg")},
             "2026-01-01T00:00:00+00:00",
         )
         memory = memory.with_learned(learned)
@@ -221,7 +213,7 @@ def conditioning(clip: Any) -> Any:
     return clip.encode_from_tokens_scheduled(clip.tokenize("a photo of a dog in the snow"))
 
 
-def drawing_steps(model: Any, told: Any, pixels: int) -> list[float]:
+def drawing_steps(model: Any, text: Any, pixels: int) -> list[float]:
     """Seconds of each step but the first, which holds the loading."""
     import comfy.sample
 
@@ -239,8 +231,8 @@ def drawing_steps(model: Any, told: Any, pixels: int) -> list[float]:
         7.0,
         "euler",
         "normal",
-        told,
-        told,
+        text,
+        text,
         torch.zeros_like(noise),
         callback=on_step,
         disable_pbar=True,

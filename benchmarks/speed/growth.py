@@ -15,7 +15,7 @@ from cns_core.host.personalize import personalize
 from cns_core.memory_file import save_memory
 
 from .figures import conditioning, drawing_steps, some_memory
-from .loops import Task, bare, continual, random_latents
+from .loops import Task, bare, learning, random_latents
 from .memory import PeakMemory
 from .models import HostModel
 
@@ -34,7 +34,7 @@ def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:
     for count in _COUNTS:
         task = Task(loaded, random_latents(pixels), 2, _LEARNING_STEPS + _WARM_UP)
         with PeakMemory() as learning:
-            steps = continual("none", earlier=count - 1)(task)[_WARM_UP:]
+            steps = learning(earlier=count - 1)(task)[_WARM_UP:]
         memory = some_memory(loaded, count)
         with torch.inference_mode():
             begin = time.perf_counter()
@@ -70,7 +70,7 @@ def with_steps(loaded: HostModel, pixels: int) -> dict[str, Any]:
 
     with PeakMemory() as memory:
         begin = time.perf_counter()
-        seconds = continual("none", on_step=on_step)(task)
+        seconds = learning(on_step=on_step)(task)
     points = [
         {
             "steps": first + _SPAN,

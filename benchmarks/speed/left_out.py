@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-import cns_core.host.backend as host_backend
-from cns_core.host.frozen_weights import frozen_weights
-from cns_core.host.precision import Precision, fastest_precision
-from cns_core.host.text import encode_prompts
+from cns_core.host.backend import HostBackend
 from cns_core.text_features import TextFeatures
 
-from .loops import Task, continual, random_latents
+from .loops import Loop, Task, learning, random_latents, training_backend
 from .models import HostModel
 
 _TURNS, _STEPS = 6, 3  # the first step of a turn is not counted
@@ -27,18 +22,19 @@ def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
     """Median seconds of a step as it is; as multiples of it, a step with one thing left out. Ratios are taken
     turn by turn: a machine that grows slower or faster does not count.
     """
-    ways: dict[str, tuple[str, Callable[..., Any]]] = {
-        "as_is": ("frozen_weights", frozen_weights),
-        "cast_at_every_call": ("frozen_weights", _cast_at_every_call),
-        "one_by_one": ("encode_prompts", _one_by_one),
-        "text_in_float32": ("fastest_precision", _text_in_float32),
+    with training_backend(loaded) as (backend, _):
+        text_in_float32 = replace(backend.precision, text=torch.float32)
+    ways: dict[str, Loop] = {
+        "as_is": learning(),
+        "one_by_one": learning(backend=_OneByOne),
+        "text_in_float32": learning(precision=text_in_float32),
     }
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     task = Task(loaded, random_latents(pixels), 2, _STEPS)
     for turn in range(_TURNS):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(statistics.median(_steps_with(*ways[name], task)[1:]))
+            seconds[name].append(statistics.median(ways[name](task)[1:]))
     return {
         "as_is_s": statistics.median(seconds["as_is"]),
         **{
@@ -49,26 +45,13 @@ def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
     }
 
 
-def _steps_with(name: str, stand_in: Callable[..., Any], task: Task) -> list[float]:
-    theirs = getattr(host_backend, name)
-    setattr(host_backend, name, stand_in)
-    try:
-        return continual("none")(task)
-    finally:
-        setattr(host_backend, name, theirs)
+class _OneByOne(HostBackend):
+    """Encodes the captions of a batch one after another."""
+
+    def encode(self, prompts: Sequence[str], token_vectors: Mapping[str, Tensor] | None) -> TextFeatures:
+        encode = super().encode
+        return TextFeatures.concatenated([encode([prompt], token_vectors) for prompt in prompts])
 
 
 def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
-
-
-def _cast_at_every_call(dtypes: Mapping[nn.Module, Any]) -> AbstractContextManager[None]:
-    return frozen_weights(dict.fromkeys(dtypes))
-
-
-def _text_in_float32(unet_device: torch.device, text_device: torch.device) -> Precision:
-    return replace(fastest_precision(unet_device, text_device), text=torch.float32)
-
-
-def _one_by_one(clip: Any, prompts: Sequence[str], pooled: bool) -> TextFeatures:
-    return TextFeatures.concatenated([encode_prompts(clip, [prompt], pooled) for prompt in prompts])

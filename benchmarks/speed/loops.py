@@ -17,12 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cns_core.delta import PackedDelta
 from cns_core.host.backend import HostBackend, training_mode
-from cns_core.host.model import model_layout
+from cns_core.host.model import model_family
 from cns_core.host.precision import Precision
 from cns_core.host.text import token_tables
+from cns_core.method import Adaptation, Prepared
+from cns_core.methods import METHODS
+from cns_core.methods.cns import Cns
 from cns_core.methods.cns.masks import NeuronMask
+from cns_core.methods.cns.prepared import SelectedNeurons
+from cns_core.methods.cns.selection import Selection
+from cns_core.projections import ProjectionLayout
 from cns_core.settings import TrainSettings
 from cns_core.text_features import TextFeatures
 from cns_core.tokens import TokenVectors
@@ -30,6 +35,7 @@ from cns_core.training import ConceptTrainer, LatentImage, StepReport, TrainingD
 
 from .memory import PeakMemory, give_back_what_is_free
 from .models import HostModel, random_mask
+from .whole_unet import WholeUNet
 
 TOKEN = "<x>"
 _PLACES = (
@@ -94,76 +100,130 @@ def bare_with_text(task: Task) -> list[float]:
         return timed(step, task.steps)
 
 
-def continual(
-    prior: str,
+def learning(
+    method: str = "cns",
+    prior: str = "none",
     earlier: int = 0,
     on_step: Callable[[], None] = lambda: None,
     change: Callable[[nn.Module], None] = lambda unet: None,
+    backend: type[HostBackend] = HostBackend,
     precision: Precision | None = None,
 ) -> Loop:
-    """`ContinualTrain`'s own loop with this prior, after so many earlier concepts, on a changed U-Net."""
+    """The pack's own loop with this method and prior, after so many earlier concepts, on a changed U-Net."""
 
     def run(task: Task) -> list[float]:
-        with training_backend(task.loaded, precision) as (backend, vectors):
-            change(backend.model.model.diffusion_model)
-            trainer = continual_trainer(task, backend, vectors, prior, earlier)
-            seconds: list[float] = []
-
-            def reported(report: StepReport) -> None:
-                seconds.append(report.seconds)
-                on_step()
-
-            trainer.run(reported)
-            return seconds
+        with training_backend(task.loaded, precision, backend) as (model, vectors):
+            change(model.model.model.diffusion_model)
+            return _seconds(trainer_for(task, model, vectors, method, prior, earlier), on_step)
 
     return run
 
 
-def continual_trainer(
-    task: Task, backend: HostBackend, vectors: TokenVectors, prior: str, earlier: int = 0
+def trainer_for(
+    task: Task, backend: HostBackend, vectors: TokenVectors, method: str, prior: str, earlier: int = 0
 ) -> ConceptTrainer:
     """As `ContinualTrain` makes it for a concept that comes after so many others."""
-    layout = model_layout(backend.model)
-    before = NeuronMask.empty(layout)
-    for index in range(earlier):
-        before = before | random_mask(layout, index + 1)
-    values = torch.from_numpy(before.flat()) * torch.tensor(1e-3, dtype=torch.float16)
-    delta = PackedDelta(random_mask(layout, 0), before, values, backend.device)
-    give_back_what_is_free()  # of making those masks, which is no part of training
+    layout = model_family(backend.model).projections(
+        {name: tuple(p.shape) for name, p in backend.model.model.diffusion_model.named_parameters()}
+    )
+    chosen = METHODS[method]
+    adaptation = chosen.start(
+        _prepared(method, layout), SomeConcepts(layout, earlier), chosen.Training(), backend.device
+    )
+    return _trainer(task, backend, adaptation, vectors, prior)
+
+
+def _trainer(
+    task: Task, backend: HostBackend, adaptation: Adaptation, vectors: TokenVectors, prior: str
+) -> ConceptTrainer:
+    give_back_what_is_free()  # of preparing, which is no part of training
     pairs = zip(task.latents, CAPTIONS, strict=True)
     images = tuple(LatentImage(z, (caption,), (CLASS_CAPTION,)) for z, caption in pairs)
     sizes = {(task.latents.shape[2], task.latents.shape[3]): task.latents}
     data = TrainingData(images, CLASS_CAPTION, sizes)
     settings = TrainSettings(steps=task.steps, batch_size=task.batch, prior=prior)
-    return ConceptTrainer(backend, data, delta, vectors, settings)
+    return ConceptTrainer(backend, data, adaptation, vectors, settings)
+
+
+def _prepared(method: str, layout: ProjectionLayout) -> Prepared:
+    """A random mask for methods that select entries: how long a step takes does not depend on which."""
+    if isinstance(METHODS[method], Cns):
+        mask = random_mask(layout, 0)
+        return SelectedNeurons(Selection(mask, mask, mask, 0.0))
+    return METHODS[method].prepare(_Nothing(layout), METHODS[method].Selection())
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """Material for methods that look at nothing but which projections there are."""
+
+    layout: ProjectionLayout
+    captions: tuple[str, ...] = ()
+
+    def weights(self) -> dict[str, Tensor]:
+        return {}
+
+    def features(self, *_: object) -> tuple[list[Tensor], list[Tensor]]:
+        return [], []
+
+
+class SomeConcepts:
+    """What so many concepts with random masks have left."""
+
+    def __init__(self, layout: ProjectionLayout, concepts: int) -> None:
+        self.layout = layout
+        self._moved = NeuronMask.empty(layout)
+        for index in range(concepts):
+            self._moved = self._moved | random_mask(layout, index + 1)
+
+    def changes(self) -> dict[str, Tensor]:
+        return {name: self.moved(name) * torch.tensor(1e-3, dtype=torch.float16) for name in self.layout.names}
+
+    def moved(self, name: str) -> Tensor:
+        return self._moved.dense(name)
+
+
+def dreambooth(task: Task) -> list[float]:
+    """All weights of the U-Net and the token, by the pack's loop."""
+    with training_backend(task.loaded) as (backend, vectors):
+        adaptation = WholeUNet(backend.model.model.diffusion_model)
+        return _seconds(_trainer(task, backend, adaptation, vectors, "none"))
+
+
+def _seconds(trainer: ConceptTrainer, on_step: Callable[[], None] = lambda: None) -> list[float]:
+    """Of each step."""
+    seconds: list[float] = []
+
+    def reported(report: StepReport) -> None:
+        seconds.append(report.seconds)
+        on_step()
+
+    trainer.run(reported)
+    return seconds
 
 
 def native_lora(task: Task) -> list[float]:
     """ComfyUI's own `TrainLoraNode` with its defaults (rank 8, AdamW, gradient checkpointing)."""
+    import comfy.utils
     import comfy_extras.nodes_train as nodes_train
 
     moments = [time.perf_counter()]
 
-    class Clock:
-        """In place of the node's progress bar, which it moves once a step."""
-
-        def __init__(self, total: int) -> None:
-            moments[0] = time.perf_counter()
-
-        def update(self, by: int) -> None:
-            _synchronise()
-            moments.append(time.perf_counter())
+    def on_progress(done: int, total: int, preview: object, node_id: object = None) -> None:
+        """The node moves its progress bar once a step."""
+        _synchronise()
+        moments.append(time.perf_counter())
 
     clip = task.loaded.clip
     with torch.inference_mode():
-        told = clip.encode_from_tokens_scheduled(clip.tokenize(CLASS_CAPTION))
-    theirs, nodes_train.ProgressBar = nodes_train.ProgressBar, Clock
+        encoded = clip.encode_from_tokens_scheduled(clip.tokenize(CLASS_CAPTION))
+    comfy.utils.set_progress_bar_global_hook(on_progress)
     try:
         with torch.inference_mode():
             nodes_train.TrainLoraNode.execute(
                 model=[task.loaded.model],
                 latents=[{"samples": latent[None]} for latent in task.latents],
-                positive=[told],
+                positive=[encoded],
                 batch_size=[task.batch],
                 steps=[task.steps],
                 grad_accumulation_steps=[1],
@@ -179,35 +239,8 @@ def native_lora(task: Task) -> list[float]:
                 existing_lora=["[None]"],
             )
     finally:
-        nodes_train.ProgressBar = theirs
+        comfy.utils.set_progress_bar_global_hook(None)
     return [after - before for before, after in itertools.pairwise(moments)]
-
-
-def custom_diffusion(task: Task) -> list[float]:
-    """All K/V entries as dense fp32 parameters beside the new token, Adam."""
-    with training_backend(task.loaded) as (backend, vectors):
-        from cns_core.host.model import clean_weights
-
-        layout = model_layout(backend.model)
-        weights = {
-            name: weight.detach().float().to(backend.device).clone().requires_grad_()
-            for name, weight in clean_weights(backend.model, layout).items()
-        }
-        token = {name: vector.clone().requires_grad_() for name, vector in vectors.items()}
-        optimizer = torch.optim.Adam([*weights.values(), *token.values()], lr=1e-5)
-        functions = {name: _in_place_of(weight) for name, weight in weights.items()}
-        with backend.weights_patched(functions):
-            return _trained(task, backend, optimizer, token)
-
-
-def dreambooth(task: Task) -> list[float]:
-    """All weights of the U-Net as fp32 parameters, Adam; computing in the same dtype as the others."""
-    with training_backend(task.loaded) as (backend, _), backend.weights_patched({}):
-        unet = backend.model.model.diffusion_model
-        for parameter in unet.parameters():  # stand-ins while models are hung; the host's own come back
-            parameter.data = parameter.data.to(torch.float32, copy=True)
-            parameter.requires_grad_()
-        return _trained(task, backend, torch.optim.Adam(unet.parameters(), lr=5e-6), None)
 
 
 def _channels_last(unet: nn.Module) -> None:
@@ -235,17 +268,17 @@ def _checkpointed(unet: nn.Module) -> None:
 LOOPS: Mapping[str, Loop] = {
     "bare forward and backward": bare,
     "bare, text encoder included": bare_with_text,
-    "ContinualTrain, no prior": continual("none"),
-    "ContinualTrain, class images": continual("given class images"),
-    "ContinualTrain, image-free prior": continual("image-free"),
-    "ContinualTrain, no prior, concept 20": continual("none", earlier=19),
+    "ContinualTrain, no prior": learning(),
+    "ContinualTrain, class images": learning(prior="given class images"),
+    "ContinualTrain, image-free prior": learning(prior="image-free"),
+    "ContinualTrain, no prior, concept 20": learning(earlier=19),
     "TrainLoraNode": native_lora,
-    "Custom Diffusion": custom_diffusion,
+    "Custom Diffusion": learning("all K/V"),
     "DreamBooth": dreambooth,
-    "ContinualTrain, channels-last": continual("none", change=_channels_last),
-    "ContinualTrain, compiled": continual("none", change=_compiled),
-    "ContinualTrain, compiled with CUDA graphs": continual("none", change=_cuda_graphs),
-    "ContinualTrain, gradient checkpointing": continual("none", change=_checkpointed),
+    "ContinualTrain, channels-last": learning(change=_channels_last),
+    "ContinualTrain, compiled": learning(change=_compiled),
+    "ContinualTrain, compiled with CUDA graphs": learning(change=_cuda_graphs),
+    "ContinualTrain, gradient checkpointing": learning(change=_checkpointed),
 }
 
 
@@ -277,34 +310,12 @@ def compute_dtype(loaded: HostModel) -> torch.dtype:
 
 @contextmanager
 def training_backend(
-    loaded: HostModel, precision: Precision | None = None
+    loaded: HostModel, precision: Precision | None = None, backend: type[HostBackend] = HostBackend
 ) -> Iterator[tuple[HostBackend, TokenVectors]]:
     """The pack's backend for a model, and starting vectors for `TOKEN`."""
     with training_mode():
         vectors = {name: torch.zeros(table.shape[1]) for name, table in token_tables(loaded.clip).items()}
-        yield HostBackend(loaded.model, loaded.clip, TOKEN, vectors, {}, precision), vectors
-
-
-def _trained(
-    task: Task, backend: HostBackend, optimizer: torch.optim.Optimizer, token: TokenVectors | None
-) -> list[float]:
-    """A plain loop: draw noise, encode, predict, step."""
-    generator = torch.Generator().manual_seed(0)
-    frozen = backend.encode([CLASS_CAPTION] * task.batch, None).detached() if token is None else None
-
-    def step() -> None:
-        picks = torch.randint(len(task.latents), (task.batch,), generator=generator)
-        z0 = task.latents[picks]
-        noise = torch.randn(z0.shape, generator=generator).to(backend.device)
-        t = torch.randint(1000, (task.batch,), generator=generator).to(backend.device)
-        text = frozen if frozen is not None else backend.encode([CAPTIONS[i] for i in picks], token)
-        noised = backend.levels.add_noise(z0.to(backend.device), noise, t)
-        error = backend.predict(noised, t, text) - noise
-        optimizer.zero_grad(set_to_none=True)
-        error.square().mean().backward()
-        optimizer.step()
-
-    return timed(step, task.steps)
+        yield backend(loaded.model, loaded.clip, TOKEN, vectors, {}, precision), vectors
 
 
 def timed(step: Callable[[], None], steps: int) -> list[float]:
@@ -321,10 +332,6 @@ def timed(step: Callable[[], None], steps: int) -> list[float]:
 def _noised(task: Task, backend: HostBackend) -> tuple[Tensor, Tensor]:
     t = torch.full((task.batch,), _LEVEL, device=backend.device)
     return task.latents[: task.batch].to(backend.device), t
-
-
-def _in_place_of(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda original: weight.to(original.dtype)
 
 
 def _synchronise() -> None:

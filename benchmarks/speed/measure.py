@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..host import start_host
 
 
 def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[str, Any]:
     """A record of one figure: what was measured on what, and its numbers."""
-    _host_in_this_process()
+    start_host()
     import torch
 
     from .figures import FIGURES
@@ -50,17 +47,3 @@ def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[
         "torch": torch.__version__,
         **numbers,
     }
-
-
-def _host_in_this_process() -> None:
-    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
-    from devtools.paths import comfyui_directory
-
-    sys.path.insert(0, str(comfyui_directory()))
-    import comfy.cli_args
-    import torch
-
-    comfy.cli_args.args.cpu = not torch.cuda.is_available()
-    import folder_paths
-
-    folder_paths.set_user_directory(tempfile.mkdtemp())

@@ -6,7 +6,7 @@ import statistics
 
 from cns_core.training import StepReport
 
-from .loops import Task, bare_pass, continual_trainer, random_latents, timed, training_backend
+from .loops import Task, bare_pass, random_latents, timed, trainer_for, training_backend
 from .models import HostModel
 
 _STEPS, _WARM_UP = 24, 4
@@ -17,20 +17,19 @@ def over_the_floor(loaded: HostModel, pixels: int) -> dict[str, float]:
     quartiles. Each step is followed by a bare pass, on the same weights and with the same memory in use: in
     processes of their own the same loop comes out further apart than what is asked for here.
 
-    The deltas stay hung and are switched off for the bare pass, so that the host still copies K/V (2 ms at SD
-    1.5's size).
+    The weights stay patched and the change is switched off for the bare pass, so that the host still copies K/V
+    (2 ms at SD 1.5's size).
     """
     task = Task(loaded, random_latents(pixels), 2, _STEPS + _WARM_UP)
     with training_backend(loaded) as (backend, vectors):
-        trainer = continual_trainer(task, backend, vectors, "none")
+        trainer = trainer_for(task, backend, vectors, "cns", "none")
         with backend.weights_patched({}):
             floor = bare_pass(task, backend)
         pairs: list[tuple[float, float]] = []
 
         def on_step(report: StepReport) -> None:
-            trainer.delta.enabled = False
-            pairs.append((report.seconds, *timed(floor, 1)))
-            trainer.delta.enabled = True
+            with trainer.adaptation.disabled():
+                pairs.append((report.seconds, *timed(floor, 1)))
 
         trainer.run(on_step)
     counted = pairs[_WARM_UP:]

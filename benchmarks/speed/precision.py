@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from cns_core.host.precision import FLOAT32, Precision
+from cns_core.training import DIFFUSION
 
-from .loops import CAPTIONS, Task, continual_trainer, random_latents, training_backend
+from .loops import CAPTIONS, Task, random_latents, trainer_for, training_backend
 from .models import HostModel, host_model
 
 
@@ -45,9 +46,9 @@ def _step(
     losses: list[float] = []
     with training_backend(loaded, precision) as (backend, vectors):
         task = Task(loaded, random_latents(pixels), 2, 1)
-        trainer = continual_trainer(task, backend, vectors, "none")
+        trainer = trainer_for(task, backend, vectors, "cns", "none")
         with backend.weights_patched({}), torch.no_grad():
             text = backend.encode(CAPTIONS, vectors).cross.cpu()
-        trainer.run(lambda report: losses.append(report.diffusion))
-        tokens = torch.cat([vector.grad for vector in trainer.vectors.values()])
-        return losses[0], (trainer.delta.values.grad.cpu(), tokens.cpu()), text
+        trainer.run(lambda report: losses.append(report.losses[DIFFUSION]))
+        neurons, tokens = (torch.cat([p.grad for p in group.parameters]) for group in trainer.groups)
+        return losses[0], (neurons.cpu(), tokens.cpu()), text

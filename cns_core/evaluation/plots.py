@@ -1,4 +1,4 @@
-"""Pictures of numbers, drawn with PIL alone: loss curves, the share of neurons, and labelled grids.
+"""Pictures of numbers, drawn with PIL alone: loss curves, and bars of the share of neurons.
 
 Tensors are (1, H, W, 3) float32 in [0, 1], as the host shows them. Lines and letters are drawn at twice the
 size and reduced, which smooths them.
@@ -7,12 +7,11 @@ size and reduced, which smooths them.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 Box = tuple[float, float, float, float]
@@ -113,44 +112,6 @@ def share_bars(
     return canvas.tensor()
 
 
-def labelled_grid(
-    rows: Sequence[Sequence[Tensor | Image.Image]],
-    row_labels: Sequence[str],
-    column_labels: Sequence[str],
-    cell: int = 256,
-) -> Image.Image:
-    """Pictures in rows and columns, each within `cell` x `cell` pixels, with a label a row and a column.
-
-    A tensor is (H, W, 3) or (1, H, W, 3) in [0, 1]. ValueError when labels and pictures do not match.
-    """
-    lengths = [len(row) for row in rows]
-    if not rows or len(row_labels) != len(rows) or any(length != len(column_labels) for length in lengths):
-        raise ValueError(
-            f"{len(row_labels)} row and {len(column_labels)} column labels for rows of {lengths} pictures. "
-            "Give one label a row, one a column, and rows of equal length."
-        )
-    gap, size = 8, max(12, cell // 15)
-    font = _font(size)
-    tops = [_wrap(label, font, cell, 3) for label in column_labels]
-    sides = [_wrap(label, font, 0.7 * cell, 6) for label in row_labels]
-    head = round(max(len(lines) for lines in tops) * 1.4 * size) + 2 * gap
-    side = math.ceil(max(font.getlength(text) for lines in sides for text in lines)) + 2 * gap
-    page = Image.new("RGB", (side + len(tops) * (cell + gap), head + len(rows) * (cell + gap)), PAPER)
-    draw = ImageDraw.Draw(page)
-    for column, lines in enumerate(tops):
-        at = (side + column * (cell + gap) + cell / 2, float(head - gap))
-        draw.multiline_text(at, "\n".join(lines), INK, font, anchor="md", align="center")
-    for row, lines in enumerate(sides):
-        top = head + row * (cell + gap)
-        at = (float(side - gap), top + cell / 2)
-        draw.multiline_text(at, "\n".join(lines), INK, font, anchor="rm", align="right")
-        for column, picture in enumerate(rows[row]):
-            image = ImageOps.contain(_image(picture), (cell, cell), Image.Resampling.LANCZOS)
-            left = side + column * (cell + gap)
-            page.paste(image, (left + (cell - image.width) // 2, top + (cell - image.height) // 2))
-    return page
-
-
 class _Canvas:
     """A white page whose coordinates are pixels of the finished picture."""
 
@@ -247,22 +208,3 @@ def _shorten(text: str, font: Font, width: float) -> str:
         if font.getlength(short) <= width:
             return short
     return "..."
-
-
-def _wrap(text: str, font: Font, width: float, most: int) -> list[str]:
-    """`text` in at most `most` lines of `width`."""
-    letters = max(
-        1, int(width / font.getlength("n") * 1.05)
-    )  # letters are a little narrower than n on average
-    lines = textwrap.wrap(text, letters, max_lines=most, placeholder=" ...")
-    return [_shorten(line, font, width) for line in lines] or [""]
-
-
-def _image(picture: Tensor | Image.Image) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    pixels = picture[0] if picture.ndim == 4 and len(picture) == 1 else picture
-    if pixels.ndim != 3 or pixels.shape[-1] != 3:
-        raise ValueError(f"Each picture must be (H, W, 3) or (1, H, W, 3), got {tuple(picture.shape)}.")
-    eight_bit = (pixels.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(eight_bit.numpy())

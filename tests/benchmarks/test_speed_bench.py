@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from speed.__main__ import best_of_each
-from speed.bars import FLOOR, NATIVE, OURS, TWENTIETH, Verdict, held_against
-from speed.report import text, write_report
+from benchmarks.speed.__main__ import best_of_each
+from benchmarks.speed.bars import FLOOR, NATIVE, OURS, TWENTIETH, Verdict, held_against
+from benchmarks.speed.report import text, write_report
 
 
 def record(what: str, model: str = "small", **numbers: Any) -> dict[str, Any]:

@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from cns_core.evaluation.plots import labelled_grid, loss_curve, share_bars
+from cns_core.evaluation.plots import loss_curve, share_bars
 
 LONG = "a-concept-with-a-name-that-goes-on-" * 4
 
@@ -82,26 +81,3 @@ def test_a_greater_share_has_a_longer_bar() -> None:
 def test_shares_outside_zero_and_one_are_refused(shares: list[tuple[str, float]]) -> None:
     with pytest.raises(ValueError, match=r"at least one share, in \[0, 1\]"):
         share_bars(shares)
-
-
-def test_labelled_grid_holds_every_picture_at_its_place() -> None:
-    red = torch.tensor([1.0, 0.0, 0.0]).expand(1, 32, 64, 3)
-    blue = Image.new("RGBA", (30, 60), "blue")
-    grid = labelled_grid(
-        [[red, blue], [blue, red[0]]], [LONG, "b"], ["a photo of " + "many words " * 20, ""], 96
-    )
-    left = grid.width - 2 * (96 + 8)
-    top = grid.height - 2 * (96 + 8)
-    assert left > 0 and top > 0
-    middles = [[grid.getpixel((left + x * 104 + 48, top + y * 104 + 48)) for x in (0, 1)] for y in (0, 1)]
-    assert middles == [[(255, 0, 0), (0, 0, 255)], [(0, 0, 255), (255, 0, 0)]]
-    assert grid.crop((0, 0, grid.width, 2)).getextrema() == ((255, 255),) * 3  # the label ends below the edge
-    assert len(grid.crop((0, 0, grid.width, top)).getcolors(1 << 20) or []) > 2
-
-
-def test_labelled_grid_refuses_what_does_not_match() -> None:
-    picture = torch.zeros(8, 8, 3)
-    with pytest.raises(ValueError, match="1 row and 2 column labels for rows of"):
-        labelled_grid([[picture]], ["a"], ["b", "c"])
-    with pytest.raises(ValueError, match=r"\(2, 8, 8, 3\)"):
-        labelled_grid([[torch.zeros(2, 8, 8, 3)]], ["a"], ["b"])

@@ -11,7 +11,7 @@ import pytest
 
 from devtools import comfyui_source, environment, graphs
 from devtools.api_client import Graph, _validation_error
-from devtools.demo_concepts import prompts_for_two, read_concepts
+from devtools.concept_folders import prompts_for_two, read_concepts
 from devtools.errors import DevToolError, SetupError
 from devtools.host_process import PACK_NAME, link_or_copy, make_base_directory
 from devtools.paths import COMFYUI_VARIABLE, ROOT, comfyui_directory

@@ -11,7 +11,7 @@ from PIL import Image
 
 from devtools.api_client import ApiClient
 from devtools.build_workflows import FOLDER, GRAPHS, build
-from devtools.demo_concepts import read_concepts
+from devtools.concept_folders import read_concepts
 from devtools.staging import DEMO_CONCEPTS, SHIPPED_CONCEPTS
 
 NAMES = [describe.__name__ for describe in GRAPHS]

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ...method import Earlier, ParameterGroup, WeightFunction
-from ...positions import PackedPositions
 from ..switch import Switchable
 from .change import CnsChange
 from .masks import NeuronMask
@@ -40,14 +39,14 @@ class CnsAdaptation(Switchable):
         self, mask: NeuronMask, earlier: Earlier, settings: CnsTraining, device: torch.device | str = "cpu"
     ) -> None:
         self.mask, self.layout, self.settings = mask, mask.layout, settings
-        self._positions: dict[str, PackedPositions] = {}
+        self._positions: dict[str, Tensor] = {}  # of the values in each flattened projection, int32
         self._earlier: dict[str, Tensor] = {}
         start, shared = [], []
         for name, change in earlier.changes().items():
             mine = mask.dense(name)
             start.append(change[mine])
             shared.append(earlier.moved(name)[mine])
-            self._positions[name] = PackedPositions(mine.reshape(-1).nonzero().reshape(-1), device)
+            self._positions[name] = mine.reshape(-1).nonzero().reshape(-1).to(device, torch.int32)
             # Outside the mask, where there is anything.
             outside = change.masked_fill(mine, 0)
             if outside.any():
@@ -107,27 +106,24 @@ class CnsAdaptation(Switchable):
     def learned(self) -> CnsChange:
         return CnsChange(self.mask, self.values.detach().cpu().half())
 
-    def position_bytes(self) -> int:
-        """Bytes that tell which entries the values belong to."""
-        return sum(positions.nbytes() for positions in self._positions.values())
-
 
 class _Sum(torch.autograd.Function):
     """A weight with earlier and packed values added; only the positions are kept for the gradient."""
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, earlier: Tensor | None, values: Tensor, positions: PackedPositions
+        ctx: Any, weight: Tensor, earlier: Tensor | None, values: Tensor, positions: Tensor
     ) -> Tensor:
-        ctx.positions = positions
+        ctx.save_for_backward(positions)
         if earlier is None:
             summed = weight.clone(memory_format=torch.contiguous_format)
         else:
             summed = (weight + earlier).to(weight.dtype)  # float16 and bfloat16 meet in float32
-        flat, where = summed.view(-1), positions.unpacked()
-        flat[where] = (flat[where].float() + values).to(flat.dtype)
+        flat = summed.view(-1)
+        flat[positions] = (flat[positions].float() + values).to(flat.dtype)
         return summed
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, None]:
-        return None, None, gradient.reshape(-1)[ctx.positions.unpacked()].float(), None
+        (positions,) = ctx.saved_tensors
+        return None, None, gradient.reshape(-1)[positions].float(), None

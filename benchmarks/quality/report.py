@@ -1,4 +1,4 @@
-"""What `learning.py` found, as tables, and what it drew, as sheets of pictures."""
+"""What the bench found, as tables, and what it drew, as sheets of pictures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-PROMPTS = 8  # drawn for each concept, side by side in one file
+from cns_core.evaluation.sheets import grouped
+
+from .prompts import COUNT
+
 _GIVEN, _PLAIN, _LEARNED = 3, 2, 4  # how many of each are shown of a concept learned alone
-_GAP, _PAPER = 8, (255, 255, 255)
 
 
 def summary(results: Sequence[dict[str, Any]]) -> str:
@@ -72,7 +74,7 @@ def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) 
                 )
     paths = []
     for name, sheet in sheets.items():
-        paths.append(kept_in(output) / f"sheet-{name.replace(' ', '-')}.jpg")
+        paths.append(kept_in(output) / f"sheet-{_as_file_name(name)}.jpg")
         sheet.save(paths[-1], quality=92)
     return paths
 
@@ -83,12 +85,12 @@ def kept_in(output: Path) -> Path:
 
 
 def kept_name(concept: str, method: str, seed: int, concepts: int) -> str:
-    """Of the file with the pictures of `concept` when so many concepts were learned."""
-    return f"{concept}-{method.replace(' ', '-')}-seed{seed}-of{concepts}.png"
+    """The file with the pictures of `concept` when so many concepts were learned."""
+    return f"{concept}-{_as_file_name(method)}-seed{seed}-of{concepts}.png"
 
 
 def plain_name(concept: str) -> str:
-    """Of the file with the untouched base's pictures of the class word."""
+    """The file with the untouched base's pictures of the class word."""
     return f"{concept}-class-word.png"
 
 
@@ -106,38 +108,26 @@ def alone_sheet(kept: Path, given: Sequence[tuple[str, Path]], method: str, seed
         shown = [picture.resize((side, side), Image.Resampling.LANCZOS) for picture in pictures[:_GIVEN]]
         rows.append([shown, plain[:_PLAIN], learned[:_LEARNED]])
     half = (len(rows) + 1) // 2
-    return _laid_out([a + b for a, b in itertools.zip_longest(rows[:half], rows[half:], fillvalue=[])])
+    return grouped([a + b for a, b in itertools.zip_longest(rows[:half], rows[half:], fillvalue=[])])
 
 
 def stream_sheet(kept: Path, concepts: Sequence[str], method: str, seed: int) -> Image.Image:
     """A row for each concept of a stream: two pictures for each stage from when it was learned."""
-    rows = []
+    rows: list[list[Sequence[Image.Image | None]]] = []
     for index, concept in enumerate(concepts):
         stages = [
             _parts(kept / kept_name(concept, method, seed, count))[1:7:4]
             for count in range(index + 1, len(concepts) + 1)
         ]
-        blank = Image.new("RGB", stages[0][0].size, _PAPER)
-        rows.append([*([[blank, blank]] * index), *stages])
-    return _laid_out(rows)
+        rows.append([*([[None, None]] * index), *stages])
+    return grouped(rows)
 
 
 def _parts(path: Path) -> list[Image.Image]:
     row = Image.open(path).convert("RGB")
-    side = row.width // PROMPTS
-    return [row.crop((side * index, 0, side * (index + 1), row.height)) for index in range(PROMPTS)]
+    side = row.width // COUNT
+    return [row.crop((side * index, 0, side * (index + 1), row.height)) for index in range(COUNT)]
 
 
-def _laid_out(rows: Sequence[Sequence[Sequence[Image.Image]]]) -> Image.Image:
-    """Rows of groups of equally large pictures, with gaps between the groups."""
-    width, height = rows[0][0][0].size
-    across = max(sum(len(group) for group in row) * width + _GAP * (len(row) - 1) for row in rows)
-    sheet = Image.new("RGB", (across, len(rows) * height), _PAPER)
-    for down, row in enumerate(rows):
-        x = 0
-        for group in row:
-            for picture in group:
-                sheet.paste(picture, (x, down * height))
-                x += width
-            x += _GAP
-    return sheet
+def _as_file_name(method: str) -> str:
+    return method.replace(" ", "-").replace("/", "")

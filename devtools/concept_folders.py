@@ -1,4 +1,4 @@
-"""The concepts a demo learns: folders of photos with names, class words and prompts."""
+"""Folders of pictures as concepts to learn, with names, class words and prompts to draw them with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from small_base.world.wording import a_or_an
 
 from .errors import DevToolError
 
@@ -18,7 +20,7 @@ _JOINTS = {"style": "in the style of {}", "scene": "in {}"}
 
 
 @dataclass(frozen=True)
-class DemoConcept:
+class ConceptFolder:
     """One folder of photos and what it is to be called."""
 
     folder: Path
@@ -40,7 +42,7 @@ class DemoConcept:
     def plain_prompts(self) -> tuple[str, ...]:
         """The same with the class word, for the model that has not learned it."""
         if self.kind == "subject":
-            return _prompts(self.kind, f"{'an' if self.class_word[0] in 'aeiou' else 'a'} {self.class_word}")
+            return _prompts(self.kind, f"{a_or_an(self.class_word)} {self.class_word}")
         # "in the style of style" would say nothing.
         return _prompts(self.kind, None if self.class_word in ("style", "place") else self.class_word)
 
@@ -56,19 +58,17 @@ class DemoConcept:
         return "txt files" if written else "templates"
 
 
-def read_concepts(directory: Path, names: Sequence[str] | None = None) -> list[DemoConcept]:
+def read_concepts(directory: Path, names: Sequence[str] | None = None) -> list[ConceptFolder]:
     """Folders with pictures in `directory`: those with these names, or every one by name.
 
     A `concept.json` can say name, class_word and kind.
     """
     if not directory.is_dir():
-        raise DevToolError(
-            f"--concepts {directory}: there is no such folder. Give a folder of folders of photos."
-        )
+        raise DevToolError(f"{directory}: there is no such folder. Give a folder of folders of photos.")
     folders = [path for path in sorted(directory.iterdir()) if path.is_dir() and _pictures(path)]
     if not folders:
         raise DevToolError(
-            f"--concepts {directory}: no folder in it holds pictures ({', '.join(sorted(_PICTURES))}). "
+            f"{directory}: no folder in it holds pictures ({', '.join(sorted(_PICTURES))}). "
             "Put the photos of each concept into a folder of their own."
         )
     if names is not None:
@@ -82,7 +82,7 @@ def read_concepts(directory: Path, names: Sequence[str] | None = None) -> list[D
     return [_read_concept(folder) for folder in folders]
 
 
-def pairs(concepts: Sequence[DemoConcept]) -> list[tuple[DemoConcept, DemoConcept]]:
+def pairs(concepts: Sequence[ConceptFolder]) -> list[tuple[ConceptFolder, ConceptFolder]]:
     """Which are drawn together: the first two subjects, and the first subject with each style or place."""
     subjects = [concept for concept in concepts if concept.kind == "subject"]
     others = [concept for concept in concepts if concept.kind != "subject"]
@@ -90,7 +90,7 @@ def pairs(concepts: Sequence[DemoConcept]) -> list[tuple[DemoConcept, DemoConcep
     return beside + [(subjects[0], other) for other in others if subjects]
 
 
-def prompts_for_two(first: DemoConcept, second: DemoConcept) -> tuple[str, ...]:
+def prompts_for_two(first: ConceptFolder, second: ConceptFolder) -> tuple[str, ...]:
     """Pictures that show both."""
     if first.kind != "subject":
         first, second = second, first
@@ -119,7 +119,7 @@ def _prompts(kind: str, word: str | None) -> tuple[str, ...]:
     return tuple(f"a photo of {thing}{joint}" for thing in _THINGS)
 
 
-def _read_concept(folder: Path) -> DemoConcept:
+def _read_concept(folder: Path) -> ConceptFolder:
     said: dict[str, str] = {}
     description = folder / "concept.json"
     if description.is_file():
@@ -129,7 +129,7 @@ def _read_concept(folder: Path) -> DemoConcept:
             raise DevToolError(
                 f"{description} says {', '.join(unknown)}; known are name, class_word and kind."
             )
-    return DemoConcept(
+    return ConceptFolder(
         folder=folder.resolve(),
         name=said.get("name") or "my-" + re.sub("[^A-Za-z0-9]+", "-", folder.name).strip("-"),
         class_word=said.get("class_word") or class_word_of(folder.name),

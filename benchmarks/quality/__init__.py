@@ -1,0 +1,1 @@
+"""How well concepts are learned, and how little is forgotten."""

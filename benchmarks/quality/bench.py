@@ -1,0 +1,126 @@
+"""One base model in this process, what is learned on it, and the judge of its pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cns_core.captions import CaptionRule
+from cns_core.concept import Concept
+from cns_core.evaluation.clip_scores import ClipScorer
+from cns_core.host.draw import Sampling, draw
+from cns_core.host.learn import Lesson, learn
+from cns_core.host.personalize import personalize
+from cns_core.host.prepare import prepare
+from cns_core.host.types import Loaded
+from cns_core.images import Bucketing, images_from_files
+from cns_core.memory import ConceptMemory
+from cns_core.settings import TrainSettings
+from devtools.concept_folders import ConceptFolder
+from small_base.comfyui_nodes import load_small_base
+
+from .prompts import plain_prompts, prompts_for
+from .report import kept_in, kept_name, plain_name
+from .variants import VARIANTS
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is made with.
+
+    checkpoint: of the small base; judge: a CLIP folder; output: the file of the runs; settings: of training, of
+    selecting and of the methods, by name.
+    """
+
+    checkpoint: Path
+    judge: Path
+    resolution: int
+    cfg: float
+    output: Path
+    settings: dict[str, Any]
+
+
+class Bench:
+    """Learns, draws and scores; `start_host` comes before."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.loaded = Loaded(*load_small_base(str(options.checkpoint)))
+        self.scorer = ClipScorer.load(str(options.judge), "cpu")
+        self._ends: dict[str, tuple[float, float]] = {}
+
+    def concept(self, folder: ConceptFolder) -> Concept:
+        """The pictures of a folder as the loader node makes a concept of them."""
+        rule = CaptionRule("txt files", folder.token, folder.class_word, folder.kind, "")
+        images, _ = images_from_files(folder.pictures, rule, Bucketing(self.options.resolution))
+        return Concept(folder.name, folder.token, folder.class_word, folder.kind, images)
+
+    def learn(
+        self, concept: Concept, memory: ConceptMemory | None, variant: str, seed: int
+    ) -> tuple[ConceptMemory, dict[str, float]]:
+        """The memory with one more concept, and how much of K/V may move and how long it took."""
+        chosen, wanted = VARIANTS[variant], {**self.options.settings, "seed": seed}
+        begin = time.perf_counter()
+        loaded, selection = self.loaded, chosen.selection(wanted)
+        plan = prepare(
+            loaded.model, loaded.clip, concept, memory, chosen.method, selection, lambda done, total: None
+        )
+        prepared = time.perf_counter() - begin
+        train = TrainSettings(**{n: wanted[n] for n in TrainSettings().as_dict() if n in wanted})
+        lesson = Lesson(
+            loaded, concept, plan, memory, settings=train, method_settings=chosen.training(wanted)
+        )
+        learned = learn(lesson).memory
+        shapes = {name: out * width for name, (out, width), _ in learned.layout.slices()}
+        moving = sum(share * shapes[name] for name, share in plan.prepared.moving().items())
+        return learned, {
+            "neurons": round(moving),
+            "share_of_kv": moving / learned.layout.total,
+            "selection_s": round(prepared, 1),
+            "training_s": round(time.perf_counter() - begin - prepared, 1),
+        }
+
+    def draw(self, memory: ConceptMemory | None, prompts: Sequence[str], seed: int) -> Tensor:
+        """One picture for each prompt, (B, H, W, 3), all at once, which takes a fraction of the time."""
+        loaded, side = self.loaded, self.options.resolution
+        if memory is not None:
+            loaded = Loaded(*personalize(loaded.model, loaded.clip, memory), loaded.vae)
+        seeds = [seed * 1000 + index for index in range(len(prompts))]
+        return draw(loaded, prompts, (side, side), seeds, Sampling(cfg=self.options.cfg))
+
+    def score(
+        self, folder: ConceptFolder, memory: ConceptMemory, variant: str, seed: int
+    ) -> dict[str, float]:
+        """CLIP-I of new pictures of the concept, on the scale from class word to its own pictures."""
+        drawn = self.draw(memory, prompts_for(folder.kind, folder.token), seed)
+        low, high = self._scale(folder)
+        clip_i = self.scorer.clip_i(drawn, self._references(folder))
+        self._keep(drawn, kept_name(folder.name, variant, seed, len(memory.concepts)))
+        return {"clip_i": clip_i, "class_word": low, "real": high, "score": (clip_i - low) / (high - low)}
+
+    def _scale(self, folder: ConceptFolder) -> tuple[float, float]:
+        if folder.name not in self._ends:
+            references = self._references(folder)
+            drawn = self.draw(None, plain_prompts(folder), 0)
+            self._keep(drawn, plain_name(folder.name))
+            count = len(references)
+            # Against each other, not against themselves: the diagonal is 1 whatever the pictures.
+            real = (self.scorer.clip_i(references, references) * count - 1) / (count - 1)
+            self._ends[folder.name] = (self.scorer.clip_i(drawn, references), real)
+        return self._ends[folder.name]
+
+    def _references(self, folder: ConceptFolder) -> Tensor:
+        return torch.stack([image.pixels for image in self.concept(folder).images])
+
+    def _keep(self, pictures: Tensor, name: str) -> None:
+        row = torch.cat(list(pictures), dim=1)
+        folder = kept_in(self.options.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((row * 255).round().byte().numpy()).save(folder / name)

@@ -1,0 +1,38 @@
+"""What the benches learn by: every method in the registry, and some of them with other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from cns_core.method import Method
+from cns_core.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method, and settings that are its own, whatever else is asked for."""
+
+    method: Method
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def selection(self, wanted: Mapping[str, Any]) -> Any:
+        """The settings of what it prepares: those of `wanted` that it knows."""
+        return self._settings(self.method.Selection, wanted)
+
+    def training(self, wanted: Mapping[str, Any]) -> Any:
+        """The same of how it trains."""
+        return self._settings(self.method.Training, wanted)
+
+    def _settings(self, kind: type[Any], wanted: Mapping[str, Any]) -> Any:
+        known = {f.name for f in fields(kind)}
+        return kind(**{n: v for n, v in {**wanted, **self.fixed}.items() if n in known})
+
+
+_WITHOUT_L_REG = {"keep_earlier": 0.0, "keep_base": 0.0}
+
+VARIANTS: dict[str, Variant] = {
+    **{name: Variant(method) for name, method in METHODS.items()},
+    **{f"{name} without L_reg": Variant(METHODS[name], _WITHOUT_L_REG) for name in ("cns", "random entries")},
+}
