@@ -1,5 +1,5 @@
-"""Concept Neuron Selection: teach a Stable Diffusion model your own concepts one after another, inside
-ComfyUI.
+"""Concept Neuron Selection: teach a Stable Diffusion model
+your own concepts one after another, inside ComfyUI.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Concept Neuron Selection: teaching a diffusion model concepts one after another. Only `host/` knows
-ComfyUI.
+"""Concept Neuron Selection: teaching a diffusion model concepts one after another.
+Only `host/` knows ComfyUI.
 """

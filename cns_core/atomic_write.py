@@ -24,9 +24,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise OSError(
             error.errno,
             f"Could not save {path.name} ({len(content) / 1e6:.1f} MB) in {path.parent}: {error.strerror}. "
-            "Whatever stood there "
-            "before is untouched. Free some space or choose another folder, then queue again: finished "
-            "training is kept.",
+            "Whatever stood there before is untouched. Free some space or choose another folder, "
+            "then queue again: finished training is kept.",
         ) from error
     finally:
         if temporary is not None and temporary.exists():

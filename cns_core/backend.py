@@ -38,7 +38,7 @@ class DiffusionBackend(Protocol):
         ...
 
     def weights_patched(self, functions: Mapping[str, WeightFunction]) -> AbstractContextManager[None]:
-        """While the context is open, each named projection uses `f(W)` in place of W; afterwards no trace is
-        left.
+        """While the context is open, each named projection uses `f(W)` in place of W;
+        afterwards no trace is left.
         """
         ...

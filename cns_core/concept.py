@@ -90,8 +90,8 @@ class Concept:
         return caption.replace(self.token, self.class_word)
 
     def class_captions(self) -> tuple[str, ...]:
-        """One caption of each image, about the class in general; images take turns where they share several
-        wordings.
+        """One caption of each image, about the class in general;
+        images take turns where they share several wordings.
         """
         chosen = [image.captions[i % len(image.captions)] for i, image in enumerate(self.images)]
         return tuple(dict.fromkeys(map(self.class_caption, chosen)))

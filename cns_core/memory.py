@@ -39,8 +39,11 @@ def _half_bytes(tensor: Tensor) -> memoryview:
 class LearnedConcept:
     """One learned concept.
 
-    method: its name in the registry; change: what it left in the projections; token_vectors: encoder -> float32
-    `(dim,)`; losses: by name, float32 `(steps,)`; learned_at: ISO 8601, UTC.
+    method: its name in the registry.
+    change: what it left in the projections.
+    token_vectors: encoder -> float32 `(dim,)`.
+    losses: by name, float32 `(steps,)`.
+    learned_at: ISO 8601, UTC.
     """
 
     name: str
@@ -92,9 +95,7 @@ class ConceptMemory:
         )
 
     def stage(self, which: str | int) -> ConceptMemory:
-        """The memory as it stood after that concept (name, token, or 1-based number; 0 = before the
-        first).
-        """
+        """The memory as it stood after that concept: its name, token or number from 1; 0 is before the first."""
         if isinstance(which, str) and not which.strip().lstrip("-").isdigit():
             count = self.concepts.index(self.concept(which.strip())) + 1
         else:
@@ -136,7 +137,9 @@ class ConceptMemory:
         return replace(self, concepts=(*self.concepts, concept))
 
     def without(self, name: str) -> ConceptMemory:
-        """Forget one concept: its token goes, and so does what it alone has left. What later concepts left stays."""
+        """Forget one concept: its token goes, and so does what it alone has left.
+        What later concepts left stays.
+        """
         gone = self.concept(name)
         return replace(self, concepts=tuple(c for c in self.concepts if c is not gone))
 
@@ -144,8 +147,9 @@ class ConceptMemory:
         """ValueError naming both when the memory was made on another base model."""
         if base != self.base:
             raise ValueError(
-                f"This memory ({', '.join(self.names()) or 'no concepts'}) was made on {self.base}, but the "
-                f"loaded model is {base}. Load the checkpoint it was made on, or start a new memory for this one."
+                f"This memory ({', '.join(self.names()) or 'no concepts'}) was made on {self.base}, "
+                f"but the loaded model is {base}. Load the checkpoint it was made on, "
+                "or start a new memory for this one."
             )
 
     def digest(self) -> str:

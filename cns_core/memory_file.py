@@ -1,8 +1,9 @@
 """A concept memory as one `.safetensors` file, never a pickle.
 
 Tensors, per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them,
-`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(1, dim)`. The metadata
-holds the manifest (`cns_manifest`, JSON, versioned) and the keys that other tools read (`modelspec.*`, `ss_*`).
+`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(1, dim)`.
+The metadata holds the manifest (`cns_manifest`, JSON, versioned)
+and the keys that other tools read (`modelspec.*`, `ss_*`).
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class MemoryFileError(ValueError):
 
 
 def save_memory(path: Path, memory: ConceptMemory) -> None:
-    """Write atomically. OSError, with what to do, when the disk is full or not writable; the old file then
-    stays.
+    """Write atomically. OSError, with what to do, when the disk is full or not writable;
+    the old file then stays.
     """
     tensors: Tensors = {}
     for i, concept in enumerate(memory.concepts):
@@ -131,11 +132,13 @@ def _read(path: Path) -> bytes:
         (length,) = struct.unpack("<Q", start)
         if length > size - 8:
             raise MemoryFileError(
-                f"{path.name} is truncated or not a safetensors file: header of {length} bytes, file of {size}."
+                f"{path.name} is truncated or not a safetensors file: "
+                f"header of {length} bytes, file of {size}."
             )
         if length > _MAX_HEADER:
             raise MemoryFileError(
-                f"{path.name} has a header of {length:,} bytes; a concept memory's stays below {_MAX_HEADER:,}."
+                f"{path.name} has a header of {length:,} bytes; "
+                f"a concept memory's stays below {_MAX_HEADER:,}."
             )
         return start + file.read()
 
@@ -146,15 +149,15 @@ def _manifest(path: Path, content: bytes) -> dict[str, Any]:
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
     if "cns_manifest" not in metadata:
         raise MemoryFileError(
-            f"{path.name} is a safetensors file but no concept memory (a LoRA or a checkpoint, perhaps). Load it "
-            "with the node for its kind; concept memories come from SaveConceptMemory."
+            f"{path.name} is a safetensors file but no concept memory (a LoRA or a checkpoint, perhaps). "
+            "Load it with the node for its kind; concept memories come from SaveConceptMemory."
         )
     manifest = json.loads(metadata["cns_manifest"])
     version = manifest.get("version") if isinstance(manifest, dict) else None
     if version not in (1, FORMAT_VERSION):
         raise MemoryFileError(
-            f"{path.name} has format version {version}; this pack reads up to version {FORMAT_VERSION}. Update "
-            "the pack."
+            f"{path.name} has format version {version}; this pack reads up to version {FORMAT_VERSION}. "
+            "Update the pack."
         )
     return dict(manifest)
 
@@ -200,8 +203,8 @@ def _concept(
         raise MemoryFileError(f"{where} has an impossible name, class word or kind ({entry['kind']!r}).")
     if entry["method"] not in METHODS:
         raise MemoryFileError(
-            f"{where} was learned by the method {entry['method']!r}; this pack knows {', '.join(METHODS)}. Update "
-            "the pack."
+            f"{where} was learned by the method {entry['method']!r}; this pack knows {', '.join(METHODS)}. "
+            "Update the pack."
         )
     vectors = {str(e): _float32(path, tensors, f"concepts.{i}.token.{e}", 1) for e in entry["encoders"]}
     if not vectors or not all(bool(torch.isfinite(v).all()) for v in vectors.values()):
@@ -227,7 +230,9 @@ def _concept(
     )
 
 
-def _float32(path: Path, tensors: Tensors, name: str, rows: int | None, columns: int | None = None) -> torch.Tensor:
+def _float32(
+    path: Path, tensors: Tensors, name: str, rows: int | None, columns: int | None = None
+) -> torch.Tensor:
     """Take a float32 matrix out of the tensors; None stands for any number of rows or columns."""
     if name not in tensors:
         raise MemoryFileError(f"{path.name} lacks the tensor {name}.")

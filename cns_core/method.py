@@ -40,9 +40,12 @@ class Material(Protocol):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Each prompt's text features `(tokens, text_dim)`, float32, on the device to compute on.
 
-        general: prompts that are the same for every concept, so that their features are kept for the next one.
-        tokens: which of a prompt's tokens count, see `text_features.counted_tokens`. Shows progress, and may
-        raise to stop.
+        Shows progress, and may raise to stop.
+
+        Args:
+            captions: of the concept.
+            general: the same for every concept, so that their features are kept for the next one.
+            tokens: which of a prompt's tokens count, see `text_features.counted_tokens`.
         """
         ...
 
@@ -71,7 +74,7 @@ class Prepared(Protocol):
 
 
 class Change(Protocol):
-    """What a concept has left of itself in the projections. Immutable; ValueError where it is inconsistent."""
+    """What a concept has left of itself in the projections. Immutable."""
 
     layout: ProjectionLayout
 
@@ -161,7 +164,8 @@ class Adaptation(Protocol):
 class Method(Protocol):
     """One way to learn a concept.
 
-    Selection and Training are frozen dataclasses (see `settings.py`): the settings of `prepare` and of `start`.
+    Selection and Training are frozen dataclasses (see `settings.py`):
+    the settings of `prepare` and of `start`.
     """
 
     name: str

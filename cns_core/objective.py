@@ -1,4 +1,4 @@
-"""The loss: Eq. 8, `L = L_diffusion + prior_weight * L_prior + penalties`; L_reg of Eq. 7 is CNS's penalty."""
+"""The loss, Eq. 8: `L = L_diffusion + prior_weight * L_prior + penalties` (CNS's is L_reg of Eq. 7)."""
 
 from __future__ import annotations
 

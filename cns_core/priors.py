@@ -134,7 +134,7 @@ class ImageFree(NoPrior):
 
 
 class DrawnClassImages(NoPrior):
-    """DreamBooth's prior preservation (2208.12242): ordinary pictures of the class, drawn by the base model."""
+    """DreamBooth's prior preservation (2208.12242): pictures of the class, drawn by the base model."""
 
     name = "drawn class images"
     loss = "prior"

@@ -19,8 +19,8 @@ _KEY_OR_VALUE = re.compile(r"(?:^|\.)attn2\.to_[kv]$")
 
 @dataclass(frozen=True)
 class ProjectionLayout:
-    """Names and shapes `(out, text_dim)` of the projections, in the order in which the flat vector holds
-    them.
+    """Names and shapes `(out, text_dim)` of the projections,
+    in the order in which the flat vector holds them.
     """
 
     names: tuple[str, ...]
@@ -57,8 +57,8 @@ class ProjectionLayout:
 
 
 def find_projections(shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:
-    """Pick the cross-attention K/V matrices out of a U-Net's weights (`name -> shape`, names as in its state
-    dict).
+    """Pick the cross-attention K/V matrices out of a U-Net's weights (`name -> shape`,
+    names as in its state dict).
 
     A model counts as supported when it has `...attn2.to_k.weight` and `...attn2.to_v.weight` matrices in
     pairs that all read text features of one width; that is the structure shared by SD 1.x, SD 2.x and SDXL.
@@ -73,8 +73,9 @@ def find_projections(shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:
     if not found:
         tops = sorted({key.split(".")[0] for key in shapes})
         raise ValueError(
-            "This model has no cross-attention key/value matrices (attn2.to_k, attn2.to_v), so it cannot learn "
-            f"concepts. Found {len(shapes)} weights in: {', '.join(tops[:12]) or 'nothing'}."
+            "This model has no cross-attention key/value matrices (attn2.to_k, attn2.to_v), "
+            f"so it cannot learn concepts. Found {len(shapes)} weights in: "
+            f"{', '.join(tops[:12]) or 'nothing'}."
         )
     unpaired = [n for n in found if n[:-1] + ("v" if n.endswith("k") else "k") not in found]
     widths = sorted({s[1] for s in found.values()})
@@ -89,8 +90,8 @@ def find_projections(shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:
 def flat_weights(
     weights: Mapping[str, torch.Tensor], layout: ProjectionLayout
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each projection's weight `(out, text_dim)` in layout order; ValueError when one is missing or of
-    another shape.
+    """Each projection's weight `(out, text_dim)` in layout order;
+    ValueError when one is missing or of another shape.
     """
     for name, shape, _ in layout.slices():
         if name not in weights:

@@ -14,7 +14,8 @@ PredictionType = Literal["epsilon", "v"]
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """A discrete variance-preserving diffusion: `z_t = alpha_t z_0 + sigma_t noise`, `alpha_t^2 + sigma_t^2 = 1`.
+    """A discrete variance-preserving diffusion:
+    `z_t = alpha_t z_0 + sigma_t noise`, `alpha_t^2 + sigma_t^2 = 1`.
 
     alphas_cumprod: `(T,)` float32, alpha_t^2.
     prediction_type: what the model itself predicts.
@@ -65,7 +66,7 @@ class NoiseLevels:
 
 
 def learning_rate_factor(step: int, steps: int, schedule: str, warmup_steps: int) -> float:
-    """Factor on the learning rate at `step` (from 0): linear warm-up, then constant, or half a cosine to 0."""
+    """Factor on the learning rate at `step` (from 0): linear warm-up, then constant or half a cosine."""
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if schedule == "constant":

@@ -92,9 +92,7 @@ class TrainSettings:
     """How one concept is trained, by whichever method."""
 
     steps: int = whole(500, 1, 100_000, "Optimizer steps. 500 suit a handful of photos on SD 1.5.")
-    token_lr: float = number(
-        1e-3, 0, 1, "Learning rate of the token.", step=1e-5, digits=9
-    )
+    token_lr: float = number(1e-3, 0, 1, "Learning rate of the token.", step=1e-5, digits=9)
     batch_size: int = whole(1, 1, 64, "Concept images per step.")
     gradient_accumulation: int = whole(
         1, 1, 256, "Batches per optimizer step: a larger batch in the same memory.", rare=True
@@ -103,9 +101,10 @@ class TrainSettings:
     prior: str = choice(
         "image-free",
         tuple(PRIORS),
-        "Keeps the class as it was. image-free: the untouched model's own prediction is the target (no images "
-        "needed); drawn class images: by the base model, drawn once and kept; given class images: connect "
-        "class_images; none.",
+        "Keeps the class as it was. "
+        "image-free: the untouched model's own prediction is the target (no images needed); "
+        "drawn class images: by the base model, drawn once and kept; "
+        "given class images: connect class_images; none.",
     )
     prior_weight: float = number(1.0, 0, 100, "Weight of the prior's loss.", step=0.1)
     class_image_count: int = whole(200, 1, 10_000, "For 'drawn class images': how many.", rare=True)

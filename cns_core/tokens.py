@@ -18,8 +18,8 @@ TokenVectors = dict[str, Tensor]
 def initial_vectors(
     tables: Mapping[str, Tensor], class_word_ids: Mapping[str, Sequence[int]]
 ) -> TokenVectors:
-    """Start from the class word (Custom Diffusion): the mean of its rows in each token table, float32
-    `(dim,)`.
+    """Start from the class word (Custom Diffusion):
+    the mean of its rows in each token table, float32 `(dim,)`.
     """
     vectors: TokenVectors = {}
     for encoder, table in tables.items():

@@ -140,7 +140,8 @@ class ConceptTrainer:
                 begin = time.perf_counter()
                 self._step_start = self.generator.get_state()
                 self.optimizer.zero_grad(set_to_none=True)
-                batches = [self._backward(1 / s.gradient_accumulation) for _ in range(s.gradient_accumulation)]
+                share = 1 / s.gradient_accumulation
+                batches = [self._backward(share) for _ in range(s.gradient_accumulation)]
                 means = torch.stack([torch.stack(list(batch.values())) for batch in batches]).mean(dim=0)
                 norms = torch.stack([_gradient_norm(group) for group in self.groups])
                 # Read back together: each time would be a wait for the GPU.
@@ -214,8 +215,9 @@ class ConceptTrainer:
     def _restore(self, state: TrainerState) -> None:
         if set(state.token_vectors) != set(self.vectors):
             raise ValueError(
-                f"The checkpoint holds token vectors for {sorted(state.token_vectors)}, but these text encoders "
-                f"are {sorted(self.vectors)}; it belongs to another model. Delete it to start anew."
+                f"The checkpoint holds token vectors for {sorted(state.token_vectors)}, "
+                f"but these text encoders are {sorted(self.vectors)}; it belongs to another model. "
+                "Delete it to start anew."
             )
         self.adaptation.load_state_dict(state.adaptation)
         with torch.no_grad():
@@ -226,7 +228,7 @@ class ConceptTrainer:
         self.losses = {name: list(values) for name, values in state.losses.items()}
 
     def _backward(self, share: float) -> dict[str, Tensor]:
-        """One micro-batch: forward, loss, backward. Returns detached scalars: the whole loss, then its parts."""
+        """One micro-batch: forward, loss, backward. Gives the whole loss and then its parts, detached."""
         s, levels = self.settings, self.levels
         picks = self._pick_images()
         images = [self.data.images[i] for i, _ in picks]

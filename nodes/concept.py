@@ -121,8 +121,8 @@ class LoadConceptImages(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, **_: Any) -> str:
-        """Changes exactly when a file of the folder does, so that nothing is trained twice and nothing stale
-        is used.
+        """Changes exactly when a file of the folder does,
+        so that nothing is trained twice and nothing stale is used.
         """
         if folder == NO_FOLDER:
             return ""

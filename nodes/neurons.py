@@ -24,8 +24,8 @@ class SelectConceptNeurons(io.ComfyNode):
         return schema(
             node_id="SelectConceptNeurons",
             display_name="Select Concept Neurons",
-            description="Finds the cross-attention key/value entries that matter for the concept and not for images "
-            "in general.",
+            description="Finds the cross-attention key/value entries that matter for the concept "
+            "and not for images in general.",
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint's MODEL, without a memory applied."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),

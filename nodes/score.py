@@ -33,8 +33,8 @@ class CLIPScore(io.ComfyNode):
                 io.String.Input(
                     "clip_model",
                     default=PHOTO_CLIP,
-                    tooltip="The CLIP that judges: a Hugging Face id, fetched at first use (600 MB for the default), "
-                    "or a transformers CLIP folder below models/.",
+                    tooltip="The CLIP that judges: a Hugging Face id, fetched at first use "
+                    "(600 MB for the default), or a transformers CLIP folder below models/.",
                 ),
                 ConceptSocket.Input(
                     "concept", optional=True, tooltip="The concept the pictures should show."

@@ -1,4 +1,4 @@
-"""The pack's own socket types, sockets made of settings, and the few schema features that older hosts lack."""
+"""The pack's socket types, sockets made of settings, and the few schema features that older hosts lack."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ def _socket(name: str, default: Any, what: Described, optional: bool) -> Any:
         socket = io.Int.Input(name, min=int(what.low or 0), max=int(what.high or 0), **control, **common)
     else:
         round_to = None if what.digits is None else 10.0**-what.digits
-        socket = io.Float.Input(
-            name, min=float(what.low or 0), max=float(what.high or 0), step=what.step, round=round_to, **common
-        )
+        low, high = float(what.low or 0), float(what.high or 0)
+        socket = io.Float.Input(name, min=low, max=high, step=what.step, round=round_to, **common)
     return advanced(socket) if what.rare else socket

@@ -28,8 +28,8 @@ class ContinualTrain(io.ComfyNode):
         return schema(
             node_id="ContinualTrain",
             display_name="Continual Train",
-            description="Trains the concept's neurons and its token, holding still what earlier concepts need. "
-            "Cancel keeps what was learned: queue the same graph again to go on.",
+            description="Trains the concept's neurons and its token, holding still what earlier concepts "
+            "need. Cancel keeps what was learned: queue the same graph again to go on.",
             search_aliases=["train", "personalise", "dreambooth", "textual inversion"],
             is_output_node=True,
             inputs=[

@@ -27,5 +27,7 @@ class Family:
     latent_factor: int = 8
 
     def projections(self, shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:
-        """The key and value matrices among a U-Net's weights (`name -> shape`); ValueError for another layout."""
+        """The key and value matrices among a U-Net's weights (`name -> shape`);
+        ValueError for another layout.
+        """
         return find_projections(shapes)

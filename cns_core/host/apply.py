@@ -18,9 +18,10 @@ _DENSE = 1 / 3
 class PackedPatch(comfy.weight_adapter.WeightAdapterBase):  # type: ignore[misc]
     """A weight patch: adds values to one matrix.
 
-    The constructor takes exactly `(loaded_keys, weights)`, because newer hosts rebuild adapters from these
-    two. weights: `(values (out, text_dim),)`, or, for few entries, `(row-major positions int32 (n,), values
-    (n,))`.
+    The constructor takes exactly `(loaded_keys, weights)`,
+    because newer hosts rebuild adapters from these two.
+    weights: `(values (out, text_dim),)`, or, for few entries,
+    `(row-major positions int32 (n,), values (n,))`.
     """
 
     name = "cns"

@@ -22,8 +22,8 @@ from .types import Clip, Model
 
 
 class HostBackend:
-    """Wraps clones of MODEL and CLIP; the given objects, and the weights they share with the clones, are
-    never changed.
+    """Wraps clones of MODEL and CLIP; the given objects,
+    and the weights they share with the clones, are never changed.
 
     Create and use it inside `training_mode()`.
     """
@@ -101,8 +101,8 @@ class HostBackend:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Hand the models back to the host for a moment (to draw), weights still patched, then load
-        them again.
+        """Hand the models back to the host for a moment (to draw),
+        weights still patched, then load them again.
         """
         self._loaded.close()
         try:
@@ -116,8 +116,9 @@ class HostBackend:
         if getattr(self.model.model, "model_lowvram", False):
             size, loaded = self.model.model_size() / 2**20, self.model.loaded_size() / 2**20
             raise RuntimeError(
-                f"Only {loaded:.0f} of the U-Net's {size:.0f} MB fit into GPU memory; training needs all of it. "
-                "Close other programs, unload other models, or start ComfyUI without --lowvram."
+                f"Only {loaded:.0f} of the U-Net's {size:.0f} MB fit into GPU memory; "
+                "training needs all of it. Close other programs, unload other models, "
+                "or start ComfyUI without --lowvram."
             )
         encoder = self.clip.cond_stage_model
         dtypes = {self.model.model: self.precision.unet, **weight_dtypes(encoder, self.precision.text)}
@@ -127,8 +128,8 @@ class HostBackend:
 
 
 def _mutation_safe(constants: set[int]) -> Any:
-    """Let autograd keep copies of activations: the text encoder adds to them in place, which a plain
-    backward refuses.
+    """Let autograd keep copies of activations: the text encoder adds to them in place,
+    which a plain backward refuses.
 
     Weights, known by the addresses of their storages, are never changed and are kept as they are.
     """
@@ -187,8 +188,8 @@ def _trainable(model: Model, dtype: torch.dtype) -> Model:
     replaced = [*options.get("patches", {}), *options.get("patches_replace", {})]
     if found := sorted({p for p in replaced if p.startswith(("attn2", "attn1"))}):
         raise ValueError(
-            f"This MODEL carries attention patches ({', '.join(found)}), from an IPAdapter or the like, which "
-            "would be trained against. Connect the checkpoint loader's MODEL."
+            f"This MODEL carries attention patches ({', '.join(found)}), from an IPAdapter or the like, "
+            "which would be trained against. Connect the checkpoint loader's MODEL."
         )
     return model
 

@@ -1,5 +1,5 @@
-"""Class images for the prior, drawn by the untouched base model and kept on disk for the next concept of
-that class.
+"""Class images for the prior, drawn by the untouched base model
+and kept on disk for the next concept of that class.
 """
 
 from __future__ import annotations

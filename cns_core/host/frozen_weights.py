@@ -22,8 +22,8 @@ def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype | None]) -> It
     rounded as the host's own casts do, and inference buffers are plain tensors over the same memory; then
     the very same objects return. A module named after another that holds it goes by its own dtype.
 
-    Embeddings, of which few rows are read, keep their dtype. No weight changes. Must be entered outside
-    `inference_mode`.
+    Embeddings, of which few rows are read, keep their dtype. No weight changes.
+    Must be entered outside `inference_mode`.
     """
     swapped: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
     dtypes = {module: dtype for root, dtype in compute_dtypes.items() for module in root.modules()}

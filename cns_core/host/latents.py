@@ -14,8 +14,8 @@ from .types import Loaded
 
 
 def encode_pixels(loaded: Loaded, pixels: Tensor) -> Tensor:
-    """`(B, H, W, 3)` to scaled latents `(B, C, h, w)`, float32 on the CPU. ValueError when the VAE is not the
-    MODEL's.
+    """`(B, H, W, 3)` to scaled latents `(B, C, h, w)`, float32 on the CPU.
+    ValueError when the VAE is not the MODEL's.
     """
     with torch.no_grad():  # nodes run in inference mode, other callers may not
         latent = loaded.vae.encode(pixels[..., :3])
@@ -23,9 +23,9 @@ def encode_pixels(loaded: Loaded, pixels: Tensor) -> Tensor:
     channels, factor = model.latent_format.latent_channels, model_family(loaded.model).latent_factor
     if latent.ndim != 4 or latent.shape[1] != channels or latent.shape[2] * factor != pixels.shape[1]:
         raise ValueError(
-            f"This VAE makes latents of shape {tuple(latent.shape)} of pictures of shape {tuple(pixels.shape)}; "
-            f"the U-Net needs {channels} channels and sides divided by {factor}. Connect the VAE that belongs to "
-            "the MODEL."
+            f"This VAE makes latents of shape {tuple(latent.shape)} of pictures {tuple(pixels.shape)}; "
+            f"the U-Net needs {channels} channels and sides divided by {factor}. "
+            "Connect the VAE that belongs to the MODEL."
         )
     return model.process_latent_in(latent).float().cpu().clone()  # type: ignore[no-any-return]
 

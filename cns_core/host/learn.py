@@ -1,5 +1,5 @@
-"""ContinualTrain in the host: check everything, prepare latents and class images, train, and keep what was
-learned.
+"""ContinualTrain in the host: check everything, prepare latents and class images,
+train, and keep what was learned.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class Lesson:
         check_concept(self.concept, base, self.loaded.model, self.loaded.clip, self.memory)
         if self.plan.base != base.identity:
             raise ValueError(
-                f"These neurons were selected on {self.plan.base}, but the loaded model is {base.identity}. Connect "
-                "one MODEL and CLIP to both SelectConceptNeurons and ContinualTrain."
+                f"These neurons were selected on {self.plan.base}, but the loaded model is {base.identity}. "
+                "Connect one MODEL and CLIP to both SelectConceptNeurons and ContinualTrain."
             )
         if self.plan.concept_digest != self.concept.digest():
             raise ValueError(
-                f"These neurons were selected for another concept than {self.concept.name!r}. Connect one CONCEPT to "
-                "both SelectConceptNeurons and ContinualTrain."
+                f"These neurons were selected for another concept than {self.concept.name!r}. "
+                "Connect one CONCEPT to both SelectConceptNeurons and ContinualTrain."
             )
         PRIORS[self.settings.prior].check(self.class_images)
 
@@ -111,8 +111,8 @@ class Learned:
 
 
 def learn(lesson: Lesson) -> Learned:
-    """Learn one concept on top of a memory. The loaded MODEL, CLIP and VAE are left exactly as they were,
-    whatever happens.
+    """Learn one concept on top of a memory.
+    The loaded MODEL, CLIP and VAE are left exactly as they were, whatever happens.
 
     Raises:
         ValueError: parts of the lesson do not fit each other.
@@ -133,10 +133,10 @@ def learn(lesson: Lesson) -> Learned:
             if not _is_out_of_memory(error):
                 raise
             raise RuntimeError(
-                f"Out of memory while training at batch size {lesson.settings.batch_size} ({error}). Lower the "
-                "concept's resolution or batch_size (gradient_accumulation makes up for it), use prior 'none' or "
-                "'image-free', or close other programs. What was learned until then is kept: queue the same graph "
-                "again to go on."
+                f"Out of memory while training at batch size {lesson.settings.batch_size} ({error}). "
+                "Lower the concept's resolution or batch_size (gradient_accumulation makes up for it), "
+                "use prior 'none' or 'image-free', or close other programs. "
+                "What was learned until then is kept: queue the same graph again to go on."
             ) from error
 
 
@@ -164,8 +164,8 @@ class LearningRun:
             trainer = ConceptTrainer(backend, data, adaptation, vectors, lesson.settings, resume=state)
             if state is not None:
                 notes.append(
-                    f"Resumed after step {trainer.step} of {lesson.settings.steps}, where an earlier run of this "
-                    "graph stopped."
+                    f"Resumed after step {trainer.step} of {lesson.settings.steps}, "
+                    "where an earlier run of this graph stopped."
                 )
             try:
                 trainer.run(lambda report: self._on_step(report, trainer, backend))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 
 def weight_dtypes(encoder: nn.Module, dtype: torch.dtype) -> Mapping[nn.Module, torch.dtype]:
-    """What its weights are kept in while training: those of the linear layers in the given dtype, the others
-    in float32.
+    """What its weights are kept in while training:
+    those of the linear layers in the given dtype, the others in float32.
     """
     return {encoder: torch.float32, **dict.fromkeys(_linear_layers(encoder), dtype)}
 

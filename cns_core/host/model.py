@@ -1,4 +1,4 @@
-"""What a loaded MODEL is: its family, its clean K/V weights, its noise levels, and whether it can be trained."""
+"""What a loaded MODEL is: its family, clean K/V weights and noise levels, and whether it can be trained."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def read_base(model: Model, clip: Clip) -> BaseModel:
     """
     if getattr(getattr(model, "model", None), "diffusion_model", None) is None:
         raise ValueError(
-            f"MODEL is a {type(model).__name__} without a diffusion model; connect a checkpoint loader's MODEL."
+            f"MODEL is a {type(model).__name__} without a diffusion model; "
+            "connect a checkpoint loader's MODEL."
         )
     family, tables = model_family(model), token_tables(clip)
     unet = dict(model.model.diffusion_model.named_parameters())
@@ -59,8 +60,8 @@ def read_base(model: Model, clip: Clip) -> BaseModel:
 
 
 def clean_weights(model: Model, layout: ProjectionLayout) -> dict[str, Tensor]:
-    """K/V weights as the checkpoint holds them, whatever is merged at the moment; quantised ones
-    dequantised.
+    """K/V weights as the checkpoint holds them, whatever is merged at the moment.
+    Quantised ones are dequantised.
     """
     patches = model.get_key_patches(PREFIX)
     weights = {}
@@ -78,13 +79,14 @@ def check_trainable(model: Model) -> None:
     takes = model.model.model_config.unet_config.get("in_channels", channels)
     if takes != channels:
         raise ValueError(
-            f"This is an inpainting or editing U-Net ({takes} input channels instead of {channels}); concepts are "
-            "learned on the plain text-to-image checkpoint. Its memory cannot be moved; load the plain one."
+            f"This is an inpainting or editing U-Net ({takes} input channels instead of {channels}); "
+            "concepts are learned on the plain text-to-image checkpoint. "
+            "Its memory cannot be moved; load the plain one."
         )
     if carries_memory(model):
         raise ValueError(
-            "This MODEL already carries a concept memory (from ApplyPersonalizedUNet). Connect the checkpoint "
-            "loader's MODEL here and give the memory to the memory input instead."
+            "This MODEL already carries a concept memory (from ApplyPersonalizedUNet). "
+            "Connect the checkpoint loader's MODEL here and give the memory to the memory input instead."
         )
     noise_levels(model)
 
@@ -98,7 +100,8 @@ def noise_levels(model: Model) -> NoiseLevels:
     if not discrete or not isinstance(sampling, kinds.EPS) or isinstance(sampling, other):
         names = ", ".join(c.__name__ for c in type(sampling).__mro__[1:3])
         raise ValueError(
-            f"This model samples by {names}; only noise (eps) and v prediction over discrete steps can be trained. "
+            f"This model samples by {names}; "
+            "only noise (eps) and v prediction over discrete steps can be trained. "
             f"Supported: {SUPPORTED}."
         )
     sigmas = sampling.sigmas.detach().to("cpu", torch.float32)

@@ -31,8 +31,8 @@ def image_folders() -> list[str]:
 
 
 def image_folder(name: str) -> Path:
-    """A folder of photos below the input directory. ValueError when it is unknown or leads outside (`..`,
-    absolute, link).
+    """A folder of photos below the input directory.
+    ValueError when it is unknown or leads outside (`..`, absolute, link).
     """
     root = Path(folder_paths.get_input_directory())
     known = ", ".join(image_folders()[:20]) or "none yet"
@@ -70,8 +70,8 @@ def new_memory_file(name: str) -> Path:
     parts = cleaned.split("/")
     if not all(_FILE_NAME.fullmatch(part) for part in parts):
         raise ValueError(
-            f"{name!r} is no usable file name. Use letters, digits, spaces and . _ - ( ) +, for example my_concepts; "
-            "sub-folders are separated by /."
+            f"{name!r} is no usable file name. Use letters, digits, spaces and . _ - ( ) +, "
+            "for example my_concepts; sub-folders are separated by /."
         )
     root = Path(folder_paths.get_folder_paths(MEMORY_FOLDER)[0])
     root.mkdir(parents=True, exist_ok=True)
@@ -86,13 +86,14 @@ def work_folder(kind: str) -> Path:
 
 
 def clip_model(name: str) -> str:
-    """A CLIP model: the path of the folder of that name below `models/` where there is one, else the name as a
-    Hugging Face id.
+    """A CLIP model: the path of the folder of that name below `models/` where there is one,
+    else the name as a Hugging Face id.
     """
     if not name.strip():
         raise ValueError(
-            "No CLIP model is named, and without one no picture can be scored. Give a Hugging Face id such as "
-            f"{PHOTO_CLIP}, which is fetched at first use (600 MB), or a CLIP folder below models/."
+            "No CLIP model is named, and without one no picture can be scored. "
+            f"Give a Hugging Face id such as {PHOTO_CLIP}, which is fetched at first use (600 MB), "
+            "or a CLIP folder below models/."
         )
     folder = _inside(models_folder(), name.strip(), "the models folder")
     return str(folder) if folder.is_dir() else name.strip()

@@ -30,8 +30,8 @@ def prepare(
     settings: Any,
     on_progress: OnProgress,
 ) -> Plan:
-    """Everything that can be checked is checked before any long work; `on_progress(done, total)` may raise to
-    stop.
+    """Everything that can be checked is checked before any long work;
+    `on_progress(done, total)` may raise to stop.
 
     Raises:
         ValueError: the models do not fit each other, the memory, the concept or the settings.
@@ -54,8 +54,8 @@ def check_concept(
         check_free(concept.token, concept.name, [(c.name, c.token) for c in memory.concepts])
     if concept.token in known_tokens(clip):
         raise ValueError(
-            f"This CLIP already understands {concept.token}. Connect the checkpoint loader's CLIP, not one that a "
-            "memory was applied to."
+            f"This CLIP already understands {concept.token}. "
+            "Connect the checkpoint loader's CLIP, not one that a memory was applied to."
         )
     captions = dict.fromkeys(c for image in concept.images for c in image.captions)
     # The class word takes at least as many tokens as the learned one, which takes one.
@@ -84,8 +84,11 @@ class HostMaterial:
             key = (self._clip.patcher.patches_uuid, self._clip.layer_idx, tuple(general), tokens)
             kept = _general.get(self._clip.cond_stage_model)
             if kept is None or kept[0] != key:
-                kept = key, self._encoded(
-                    general, tokens, lambda done: self._on_progress(len(captions) + done, total)
+                kept = (
+                    key,
+                    self._encoded(
+                        general, tokens, lambda done: self._on_progress(len(captions) + done, total)
+                    ),
                 )
                 _general[self._clip.cond_stage_model] = kept
         self._on_progress(total - 1, total)

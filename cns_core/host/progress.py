@@ -18,8 +18,8 @@ _LOG_EVERY = 50
 
 
 class Progress:
-    """Shows steps of one node. `step` and `phase` raise the host's own exception when the user pressed
-    Cancel.
+    """Shows steps of one node.
+    `step` and `phase` raise the host's own exception when the user pressed Cancel.
     """
 
     def __init__(self, steps: int) -> None:
@@ -41,7 +41,8 @@ class Progress:
             losses = ", ".join(f"{name} {value:.3g}" for name, value in report.losses.items())
             norms = ", ".join(f"{name} {value:.2e}" for name, value in report.gradient_norms.items())
             logging.info(
-                f"CNS step {report.step}/{report.steps}: {losses}; gradient norms {norms}; {report.seconds:.2f} s"
+                f"CNS step {report.step}/{report.steps}: {losses}; gradient norms {norms}; "
+                f"{report.seconds:.2f} s"
             )
         management.throw_exception_if_processing_interrupted()
 

@@ -42,4 +42,3 @@ class Run:
         """Keep the result; the checkpoint has done its work."""
         save_memory(self.result_file, memory)
         self.checkpoint_file.unlink(missing_ok=True)
-

@@ -1,5 +1,5 @@
-"""Prompts in the host: learned tokens understood by the stock nodes, and text features with a gradient for
-training.
+"""Prompts in the host: learned tokens understood by the stock nodes,
+and text features with a gradient for training.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SECTION = 77  # tokens of one encoder pass, start and end included
 
 
 class SplicedTokenizer:
-    """An inner tokenizer of the host that also knows learned tokens and puts their vectors where their ids
-    would stand.
+    """An inner tokenizer of the host that also knows learned tokens
+    and puts their vectors where their ids would stand.
 
     Everything else behaves as the tokenizer it stands for, so weights like `(<my-dog>:1.3)`, embeddings and
     third-party text encoders work unchanged. `vectors`: token -> `(dim,)`.
@@ -53,8 +53,8 @@ class SplicedTokenizer:
 
 
 def inner_tokenizers(clip: Clip) -> dict[str, Any]:
-    """The host's tokenizer per text encoder (`clip_l`, ...); ValueError for text encoders that are not
-    CLIP.
+    """The host's tokenizer per text encoder (`clip_l`, ...);
+    ValueError for text encoders that are not CLIP.
     """
     found = {
         n: t
@@ -63,8 +63,8 @@ def inner_tokenizers(clip: Clip) -> dict[str, Any]:
     }
     if not found or any(not hasattr(getattr(clip.cond_stage_model, n, None), "transformer") for n in found):
         raise ValueError(
-            f"This text encoder ({type(clip.cond_stage_model).__name__}) is not one of CLIP's; concepts need the "
-            f"CLIP of one of: {SUPPORTED}."
+            f"This text encoder ({type(clip.cond_stage_model).__name__}) is not one of CLIP's; "
+            f"concepts need the CLIP of one of: {SUPPORTED}."
         )
     return found
 
@@ -82,8 +82,8 @@ def known_tokens(clip: Clip) -> list[str]:
 
 
 def with_tokens(clip: Clip, tokens: Mapping[str, TokenVectors]) -> Clip:
-    """A clone of CLIP that understands learned tokens (token -> encoder -> vector); the given CLIP stays as
-    it is.
+    """A clone of CLIP that understands learned tokens (token -> encoder -> vector);
+    the given CLIP stays as it is.
     """
     inner = inner_tokenizers(clip)
     taken = sorted(set(tokens) & set(known_tokens(clip)))

@@ -97,8 +97,8 @@ class CnsAdaptation(Switchable):
         values = state.get("values", torch.empty(0))
         if values.shape != self.values.shape:
             raise ValueError(
-                f"The checkpoint holds {values.numel():,} values for {len(self.values):,} neurons; it belongs to "
-                "another selection. Delete it to start anew."
+                f"The checkpoint holds {values.numel():,} values for {len(self.values):,} neurons; "
+                "it belongs to another selection. Delete it to start anew."
             )
         with torch.no_grad():
             self.values.copy_(values)

@@ -12,8 +12,8 @@ from .masks import NeuronMask
 
 
 class CnsChange:
-    """W - W_0 on a mask, as it was right after the concept was learned. Laid on what was before, these entries
-    take the place of their former values.
+    """W - W_0 on a mask, as it was right after the concept was learned.
+    Laid on what was before, these entries take the place of their former values.
 
     Args:
         mask: which entries.

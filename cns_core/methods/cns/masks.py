@@ -1,8 +1,8 @@
 """`NeuronMask`: which entries of the K/V projections are meant, one bit each over the flat
 `ProjectionLayout`.
 
-A 19-million-entry SD-1.5 mask takes 2.4 MB. Every operation returns a new mask; masks of different layouts
-never mix.
+A 19-million-entry SD-1.5 mask takes 2.4 MB.
+Every operation returns a new mask; masks of different layouts never mix.
 """
 
 from __future__ import annotations
@@ -133,9 +133,8 @@ class NeuronMask:
         if self.layout != other.layout:
             raise ValueError(
                 f"These masks belong to different models: {len(self.layout.names)} projections with "
-                f"{self.layout.total:,} "
-                f"entries against {len(other.layout.names)} with {other.layout.total:,}. Select again on "
-                "one base model."
+                f"{self.layout.total:,} entries against {len(other.layout.names)} with "
+                f"{other.layout.total:,}. Select again on one base model."
             )
         return other
 

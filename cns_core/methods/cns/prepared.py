@@ -34,8 +34,8 @@ class SelectedNeurons:
     def report(self, parameters: int, earlier: Mapping[str, Change]) -> str:
         s, mask = self.selection, self.mask
         lines = [
-            f"{mask.count():,} concept neurons: {mask.share():.2%} of K/V, {mask.share_of(parameters):.3%} of "
-            "the U-Net",
+            f"{mask.count():,} concept neurons: {mask.share():.2%} of K/V, "
+            f"{mask.share_of(parameters):.3%} of the U-Net",
             f"top {s.top_percent:.3g} % per row; base neurons {s.base_mask.share():.2%}, general neurons "
             f"{s.general_mask.share():.2%} of K/V",
         ]

@@ -29,11 +29,10 @@ _ROWS_AT_ONCE = 320
 _CAPTIONS_AT_ONCE = 16
 
 
-
 @dataclass(frozen=True)
 class Selection:
-    """What selection found: the concept mask, the two it was made from, and the percent per row that was
-    used.
+    """What selection found: the concept mask, the two it was made from,
+    and the percent per row that was used.
     """
 
     concept_mask: NeuronMask
@@ -77,9 +76,9 @@ def select_neurons(
     selection = Selection(base_mask - general_mask, base_mask, general_mask, percent)
     if not selection.concept_mask.count():
         raise ValueError(
-            f"These settings leave no neurons: the top {percent:.3g} % per row gives {base_mask.count():,} base "
-            "neurons, and every calibration prompt selects all of them too. Use another percent, a budget, or "
-            "other captions."
+            f"These settings leave no neurons: the top {percent:.3g} % per row gives {base_mask.count():,} "
+            "base neurons, and every calibration prompt selects all of them too. "
+            "Use another percent, a budget, or other captions."
         )
     return selection
 
@@ -91,8 +90,8 @@ def find_percent(
     general: Sequence[Evidence],
     settings: CnsSelection,
 ) -> float:
-    """The smallest top percent per row whose concept mask holds `budget_percent` % of K/V, judged on a sample
-    of rows.
+    """The smallest top percent per row whose concept mask holds `budget_percent` % of K/V,
+    judged on a sample of rows.
 
     An entry is in M_con at `keep` exactly when `base_rank < keep <= general_rank`, its worst rank within the
     row over the concept's captions and over the calibration prompts; so one pass gives the share for every
@@ -115,8 +114,9 @@ def find_percent(
         peak = int(share.argmax())
         raise ValueError(
             f"A budget of {budget:g} % of K/V cannot be reached: with {len(concept)} captions and "
-            f"{len(general)} calibration prompts at most about {share[peak]:.2f} % are concept neurons (at the "
-            f"top {100 * peak / width:.3g} % per row). Lower the budget, or use fewer and more similar captions."
+            f"{len(general)} calibration prompts at most about {share[peak]:.2f} % are concept neurons "
+            f"(at the top {100 * peak / width:.3g} % per row). "
+            "Lower the budget, or use fewer and more similar captions."
         )
     keep = int(reached[0])
     if keep > 1 and budget - share[keep - 1] < share[keep] - budget:
@@ -135,8 +135,8 @@ class Ranking:
         self._pool, self._score = pool, score
 
     def common_top(self, rows: Rows, captions: Sequence[Evidence], percent: float) -> Tensor:
-        """AND over captions of the entries in the top `percent` % of each row (Eq. 4 and 5); boolean `(rows,
-        text_dim)`.
+        """Eq. 4 and 5: AND over captions of the entries in the top `percent` % of each row;
+        boolean `(rows, text_dim)`.
         """
         return reduce(torch.logical_and, self._each(partial(top_per_row, percent=percent), rows, captions))
 
@@ -162,7 +162,7 @@ def entries_to_keep(width: int, percent: float) -> int:
 
 
 def top_per_row(score: Tensor, percent: float) -> Tensor:
-    """Boolean `(rows, text_dim)`: the `percent` % largest of each row; entries tied with the last one are in."""
+    """The `percent` % largest entries of each row, boolean `(rows, text_dim)`; ties with the last are in."""
     keep = entries_to_keep(score.shape[1], percent)
     if score.device.type != "cpu":
         return score >= torch.topk(score, keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)

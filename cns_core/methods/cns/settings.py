@@ -61,7 +61,8 @@ class CnsTraining:
         4e-5,
         0,
         1,
-        "Learning rate of the neurons. Too low: little likeness. Too high: artefacts, or the loss becomes NaN.",
+        "Learning rate of the neurons. Too low: little likeness. "
+        "Too high: artefacts, or the loss becomes NaN.",
         step=1e-6,
         digits=9,
     )
@@ -78,8 +79,8 @@ class CnsTraining:
         0.002,
         0,
         1e6,
-        "L_reg, second term: how hard the trained neurons are held to the base model. Lower it when a concept "
-        "stays weak.",
+        "L_reg, second term: how hard the trained neurons are held to the base model. "
+        "Lower it when a concept stays weak.",
         step=1e-4,
         digits=9,
         rare=True,
