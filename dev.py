@@ -121,14 +121,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     commands.add_parser(
-        "lint", help="ruff and mypy", description="Runs ruff on everything and mypy on cns_core."
+        "lint",
+        help="ruff and mypy",
+        description="Runs ruff and its formatter on everything, mypy on cns_core.",
     )
     return parser
 
 
 def parse_arguments(words: list[str]) -> argparse.Namespace:
-    """Parse the command line; what follows `base`, `bench learning` or `bench speed` is theirs, --help
-    included.
+    """Parse the command line.
+    What follows `base`, `bench learning` or `bench speed` is theirs, --help included.
     """
     if words[:1] == ["base"]:
         return argparse.Namespace(command="base", words=words[1:])
@@ -161,13 +163,10 @@ def run_tests(pytest_arguments: list[str]) -> int:
 
 
 def run_lint() -> int:
-    """Run ruff and mypy, both even if the first one complains."""
+    """Run ruff and mypy, all of it even if the first one complains."""
+    checks = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
     tools = venv_python().parent
-    results = [
-        subprocess.call([str(tools / "ruff"), "check", "."], cwd=ROOT),
-        subprocess.call([str(tools / "mypy")], cwd=ROOT),
-    ]
-    return max(results)
+    return max([subprocess.call([str(tools / tool), *words], cwd=ROOT) for tool, *words in checks])
 
 
 def main() -> int:

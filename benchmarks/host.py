@@ -9,5 +9,5 @@ from devtools.in_process import import_comfyui
 
 
 def start_host() -> None:
-    """ComfyUI with a base folder of its own: finished runs of earlier calls must not be taken for this one's."""
+    """ComfyUI with a new base folder, so that no finished run of an earlier call is taken for this one's."""
     import_comfyui(Path(tempfile.mkdtemp(prefix="cns-bench-")))

@@ -95,7 +95,10 @@ class ConceptMemory:
         )
 
     def stage(self, which: str | int) -> ConceptMemory:
-        """The memory as it stood after that concept: its name, token or number from 1; 0 is before the first."""
+        """The memory as it stood after that concept.
+
+        which: its name, token or number, counted from 1; 0 is before the first.
+        """
         if isinstance(which, str) and not which.strip().lstrip("-").isdigit():
             count = self.concepts.index(self.concept(which.strip())) + 1
         else:

@@ -28,8 +28,15 @@ WeightFunction = Callable[[Tensor], Tensor]
 class Material(Protocol):
     """What a method may look at before a concept is trained."""
 
-    layout: ProjectionLayout
-    captions: tuple[str, ...]  # the concept's own, its class word in the token's place
+    @property
+    def layout(self) -> ProjectionLayout:
+        """Which projections there are."""
+        ...
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The concept's own, its class word in the token's place."""
+        ...
 
     def weights(self) -> Mapping[str, Tensor]:
         """The untouched projections `(out, text_dim)`, float32, on the device to compute on."""
@@ -76,7 +83,10 @@ class Prepared(Protocol):
 class Change(Protocol):
     """What a concept has left of itself in the projections. Immutable."""
 
-    layout: ProjectionLayout
+    @property
+    def layout(self) -> ProjectionLayout:
+        """Which projections it belongs to."""
+        ...
 
     def lay(self, name: str, on: Tensor) -> Tensor:
         """W - W_0 `(out, text_dim)`, float16, of a projection with this concept.
@@ -101,7 +111,10 @@ class Change(Protocol):
 class Earlier(Protocol):
     """What was learned before, concept upon concept."""
 
-    layout: ProjectionLayout
+    @property
+    def layout(self) -> ProjectionLayout:
+        """Which projections there are."""
+        ...
 
     def changes(self) -> Mapping[str, Tensor]:
         """W_{t-1} - W_0 of every projection `(out, text_dim)`, float16."""

@@ -59,9 +59,20 @@ class ClassPictures(Protocol):
 class Teacher(Protocol):
     """What a prior may ask of the training loop."""
 
-    levels: NoiseLevels
-    class_prompt: str
-    class_latents: ClassLatents
+    @property
+    def levels(self) -> NoiseLevels:
+        """The model's."""
+        ...
+
+    @property
+    def class_prompt(self) -> str:
+        """What class images are described by."""
+        ...
+
+    @property
+    def class_latents(self) -> ClassLatents:
+        """What `Prior.prepare` has given."""
+        ...
 
     def frozen_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Prompts without the token, encoded."""

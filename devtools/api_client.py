@@ -80,9 +80,9 @@ class ApiClient:
     ) -> Outputs:
         """Queue `graph` (API format), wait until it is done and give back its outputs by node id.
 
-        `on_progress(node_id, value, maximum)` is called for each progress message. Raises PromptFailed when
-        the host refuses the graph, when a node fails, and after an interruption; TimeoutError after `timeout`
-        seconds.
+        `on_progress(node_id, value, maximum)` is called for each progress message.
+        Raises PromptFailed when the host refuses the graph, when a node fails, and after an interruption;
+        TimeoutError after `timeout` seconds.
         """
         connection = self._connection()  # before queueing, or the first messages are missed
         prompt_id = self.queue(graph)

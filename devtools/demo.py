@@ -49,8 +49,8 @@ PHOTOS_ON_SMALL_BASE = (
     "that everything runs, not how well they are learned."
 )
 SCORES_OF_PHOTOS = (
-    "No --clip-model was given: the small judge knows emoji scenes alone, so its scores of other pictures mean "
-    "nothing."
+    "No --clip-model was given: the small judge knows emoji scenes alone, "
+    "so its scores of other pictures mean nothing."
 )
 
 
@@ -136,7 +136,9 @@ class Demo:
         names = " + ".join(concept.name for concept in concepts)
         return Score(stage, names, prompts[0], len(figures), clip_i, clip_t)
 
-    def _scored(self, picture: Image.Image, prompt: str, concepts: list[ConceptFolder]) -> tuple[float, float]:
+    def _scored(
+        self, picture: Image.Image, prompt: str, concepts: list[ConceptFolder]
+    ) -> tuple[float, float]:
         picture.save(self.host.base / "input" / "demo_drawn.png")
         template = read_graph(WORKFLOWS / "learn_concept.json")
         loader = template[find_one(template, "LoadConceptImages")]

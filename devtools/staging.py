@@ -51,10 +51,10 @@ def stage_clip(base: Path, clip_model: str | None) -> str:
     A folder is copied, for the pack refuses links that lead out of models/; any other name is taken for a
     Hugging Face id; None gives the small judge, which knows emoji scenes alone.
     """
-    source, name = (JUDGE, JUDGE_NAME) if clip_model is None else (Path(clip_model).expanduser().resolve(), "")
+    source = JUDGE if clip_model is None else Path(clip_model).expanduser().resolve()
     if clip_model is not None and not source.is_dir():
         return clip_model
-    name = name or source.name
+    name = JUDGE_NAME if clip_model is None else source.name
     link_or_copy(source, base / "models" / name, link=False)
     return name
 

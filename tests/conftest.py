@@ -49,7 +49,9 @@ def host_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def comfy(host_base: Path) -> ModuleType:
-    """ComfyUI's `comfy` package, with `folder_paths` pointing into `host_base`; `import nodes` gives the host's."""
+    """ComfyUI's `comfy` package, with `folder_paths` pointing into `host_base`;
+    `import nodes` gives the host's.
+    """
     from devtools.in_process import import_comfyui
 
     import_comfyui(host_base)

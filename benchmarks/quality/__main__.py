@@ -63,9 +63,7 @@ def main() -> int:
     checkpoint = options.checkpoint or expanded_base()
     with torch.inference_mode():  # as the host runs nodes
         bench = Bench(
-            Options(
-                checkpoint, options.clip_model, options.resolution, options.cfg, options.output, settings
-            )
+            Options(checkpoint, options.clip_model, options.resolution, options.cfg, options.output, settings)
         )
         results = run(options, {**settings, "cfg": options.cfg}, lambda key: stages_of(bench, key))
     print(summary(results))
@@ -126,8 +124,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py bench learning", description=__doc__, formatter_class=layout
     )
-    parser.add_argument("--checkpoint", type=Path, help="of the small base; default: the one in this repository")
-    parser.add_argument("--clip-model", type=Path, default=JUDGE, help="a CLIP folder; default: the small judge")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="of the small base; default: the one in this repository"
+    )
+    parser.add_argument(
+        "--clip-model", type=Path, default=JUDGE, help="a CLIP folder; default: the small judge"
+    )
     every = [concept.folder.name for concept in every_concept()]
     parser.add_argument("--concepts", nargs="+", choices=every, default=every, metavar="NAME")
     streams = parser.add_mutually_exclusive_group()

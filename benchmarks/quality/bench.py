@@ -35,8 +35,10 @@ from .variants import VARIANTS
 class Options:
     """What a run is made with.
 
-    checkpoint: of the small base; judge: a CLIP folder; output: the file of the runs; settings: of training, of
-    selecting and of the methods, by name.
+    checkpoint: of the small base.
+    judge: a CLIP folder.
+    output: the file of the runs.
+    settings: of training, of selecting and of the methods, by name.
     """
 
     checkpoint: Path

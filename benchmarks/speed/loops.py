@@ -177,7 +177,9 @@ class SomeConcepts:
             self._moved = self._moved | random_mask(layout, index + 1)
 
     def changes(self) -> dict[str, Tensor]:
-        return {name: self.moved(name) * torch.tensor(1e-3, dtype=torch.float16) for name in self.layout.names}
+        return {
+            name: self.moved(name) * torch.tensor(1e-3, dtype=torch.float16) for name in self.layout.names
+        }
 
     def moved(self, name: str) -> Tensor:
         return self._moved.dense(name)

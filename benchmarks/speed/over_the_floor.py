@@ -17,8 +17,8 @@ def over_the_floor(loaded: HostModel, pixels: int) -> dict[str, float]:
     quartiles. Each step is followed by a bare pass, on the same weights and with the same memory in use: in
     processes of their own the same loop comes out further apart than what is asked for here.
 
-    The weights stay patched and the change is switched off for the bare pass, so that the host still copies K/V
-    (2 ms at SD 1.5's size).
+    The weights stay patched and the change is switched off for the bare pass,
+    so that the host still copies K/V (2 ms at SD 1.5's size).
     """
     task = Task(loaded, random_latents(pixels), 2, _STEPS + _WARM_UP)
     with training_backend(loaded) as (backend, vectors):

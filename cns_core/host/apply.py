@@ -15,7 +15,7 @@ from .types import Model
 _DENSE = 1 / 3
 
 
-class PackedPatch(comfy.weight_adapter.WeightAdapterBase):  # type: ignore[misc]
+class PackedPatch(comfy.weight_adapter.WeightAdapterBase):
     """A weight patch: adds values to one matrix.
 
     The constructor takes exactly `(loaded_keys, weights)`,

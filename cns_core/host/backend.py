@@ -196,7 +196,8 @@ def _trainable(model: Model, dtype: torch.dtype) -> Model:
 
 def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> Tensor:
     """Flash, sage and split attention have no (or a slow) backward; PyTorch's has."""
-    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+    attended: Tensor = comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+    return attended
 
 
 def _clone_arguments(model: Model) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype | None]) -> It
                     ready = _ready(tensor, wanted if isinstance(tensor, nn.Parameter) else None)
                     if ready is not tensor:
                         swapped.append((tensors, name, tensor))  # type: ignore[arg-type]
-                        tensors[name] = ready
+                        tensors[name] = ready  # type: ignore[assignment]
         yield
     finally:
         for tensors, name, tensor in swapped:

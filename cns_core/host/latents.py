@@ -37,7 +37,7 @@ def encode_concept(loaded: Loaded, concept: Concept) -> tuple[LatentImage, ...]:
         latents = encode_pixels(loaded, image.pixels[None])[0]
         mask = None
         if image.mask is not None:
-            cells = tuple(latents.shape[1:])
+            cells = (latents.shape[1], latents.shape[2])
             mask = torch.nn.functional.adaptive_avg_pool2d(image.mask[None, None], cells)[0]
         class_captions = tuple(map(concept.class_caption, image.captions))
         images.append(LatentImage(latents, image.captions, class_captions, mask))

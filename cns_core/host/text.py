@@ -32,10 +32,10 @@ class SplicedTokenizer:
         if isinstance(inner, SplicedTokenizer):
             vectors = {**inner.vectors, **vectors}
             inner = inner.inner
-        self.inner = copy.copy(inner)
+        self.inner: Any = copy.copy(inner)
         self.inner.tokenizer = copy.deepcopy(inner.tokenizer)
         self.inner.tokenizer.add_tokens(list(vectors))
-        self.vectors = dict(vectors)
+        self.vectors: dict[str, Tensor] = dict(vectors)
         self._tokens = {self.inner.tokenizer.convert_tokens_to_ids(t): t for t in vectors}
 
     def __getattr__(self, name: str) -> Any:

@@ -20,7 +20,7 @@ class LoadSmallBase:
     FUNCTION = "load"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802  # the host's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # the host's name
         import folder_paths
 
         return {"required": {"ckpt_name": (folder_paths.get_filename_list("checkpoints"),)}}

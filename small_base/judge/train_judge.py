@@ -1,8 +1,7 @@
 """`judge`: a small CLIP that knows the whole world, what is held out included, as a `transformers` folder.
 
-It measures what the base draws, and it is small enough to be shipped as the default of the score node. Its
-texts come from `tutor`; here its picture encoder learns to see what the tutor sees, in every place and in the
-whole.
+It measures what the base draws, and it is small enough to be shipped. Its texts come from `tutor`;
+here its picture encoder learns to see what the tutor sees, in every place and in the whole.
 """
 
 from __future__ import annotations

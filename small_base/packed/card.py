@@ -91,7 +91,7 @@ the layers that were not trained change nothing.
 
 It was trained only on pictures composed of emoji drawings, and on captions made of their names; no photos,
 and no weights of other models. The drawings are Google's Noto (Apache 2.0), Twemoji (CC BY 4.0) and
-Microsoft's Fluent 3D (MIT); the names come from Emojibase and Unicode CLDR. `benchmarks/base/CREDITS.md` says
+Microsoft's Fluent 3D (MIT); the names come from Emojibase and Unicode CLDR. `small_base/CREDITS.md` says
 who made them and under which licences: who passes this file on passes those on too.
 
 What `concepts.json` names (objects, places and styles, all of OpenMoji's drawings among them) was held out:

@@ -1,4 +1,4 @@
-"""ComfyUI's layers come with uninitialised memory: it loads weights into them, and never trains from scratch."""
+"""A start for ComfyUI's layers: they come with uninitialised memory, since weights are always loaded."""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ def sample(
     remaining = iter(timesteps)
 
     def denoised(x: Tensor, sigma: Tensor) -> Tensor:
-        """What is left of `x` (clean latents and sigma x noise) without the noise that the network finds in it."""
+        """What is left of `x` (clean latents and sigma x noise)
+        without the noise that the network finds in it.
+        """
         wide = sigma.view(-1, 1, 1, 1)
         latents = x / (wide.square() + 1).sqrt()
         times = torch.full((len(texts),), next(remaining), device=x.device)

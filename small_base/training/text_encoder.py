@@ -81,7 +81,7 @@ def _config(layers: int) -> Any:
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Start with branches about as loud as the words' embeddings; `transformers`' own would drown the words."""
+    """Start with branches about as loud as the words' embeddings: any louder would drown the words."""
     for linear in (module for module in layer.modules() if isinstance(module, nn.Linear)):
         ends_branch = linear in (layer.self_attn.out_proj, layer.mlp.fc2)
         nn.init.normal_(linear.weight, std=linear.in_features**-0.5 * (_BRANCH_GAIN if ends_branch else 1.0))

@@ -33,8 +33,8 @@ _TEST_PICTURES = 64
 
 
 class VaeTrainer(PictureTrainer):
-    """Squared error of pixels, of their differences and of what a tutor sees; latents pulled to unit
-    variance.
+    """Squared error of pixels, of their differences and of what a tutor sees;
+    latents pulled to unit variance.
     """
 
     def __init__(

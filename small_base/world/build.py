@@ -64,8 +64,8 @@ def build_world(out: Path, cache: Path, tokenizer_folder: Path, seed: int) -> Wo
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(world.objects)} objects "
         f"({sum(thing.small for thing in world.objects)} small, "
-        f"{sum(thing.held_out for thing in world.objects)} held out), {len(world.sprites)} sprites in "
-        f"{len(world.styles)} styles, {len(world.scenes)} scenes in "
-        f"{sum(map(len, world.scenes.values()))} variants"
+        f"{sum(thing.held_out for thing in world.objects)} held out), "
+        f"{len(world.sprites)} sprites in {len(world.styles)} styles, "
+        f"{len(world.scenes)} scenes in {sum(map(len, world.scenes.values()))} variants"
     )
     return world

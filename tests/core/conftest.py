@@ -1,5 +1,5 @@
-"""A toy text-conditional diffusion model with the same seam as ComfyUI's: small enough to pretrain inside a
-test.
+"""A toy text-conditional diffusion model with the same seam as ComfyUI's:
+small enough to pretrain inside a test.
 """
 
 from __future__ import annotations

@@ -18,9 +18,7 @@ LAYOUT = ProjectionLayout(("a.attn2.to_k", "a.attn2.to_v"), ((6, 20), (4, 20)))
 def make(seed, captions):
     g = torch.Generator().manual_seed(seed)
     weights = {n: torch.randn(s, generator=g) for n, s in zip(LAYOUT.names, LAYOUT.shapes, strict=True)}
-    return weights, [
-        Evidence(torch.randn(3 + i % 3, 20, generator=g)) for i in range(captions)
-    ]
+    return weights, [Evidence(torch.randn(3 + i % 3, 20, generator=g)) for i in range(captions)]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +120,9 @@ def test_selection_leaves_the_process_as_it_was():
             return super().__getitem__(name)
 
     weights, xs = make(3, 6)
-    select_neurons(Watching(weights), LAYOUT, xs[:2], xs[2:], CnsSelection(select_by="top percent", top_percent=30))
+    select_neurons(
+        Watching(weights), LAYOUT, xs[:2], xs[2:], CnsSelection(select_by="top percent", top_percent=30)
+    )
     assert set(seen) == {threads} and torch.get_num_threads() == threads
 
 
@@ -161,9 +161,7 @@ def test_an_unreachable_budget_names_the_peak():
 def test_settings_that_leave_no_neurons():
     weights, xs = make(7, 2)
     with pytest.raises(ValueError, match="leave no neurons"):
-        select_neurons(
-            weights, LAYOUT, xs[:1], xs[:1], CnsSelection(select_by="top percent", top_percent=20)
-        )
+        select_neurons(weights, LAYOUT, xs[:1], xs[:1], CnsSelection(select_by="top percent", top_percent=20))
 
 
 def test_which_tokens_count():

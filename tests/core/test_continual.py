@@ -1,5 +1,5 @@
-"""The point of it all, on a pretrained toy: concepts are learned, and the mask and L_reg each lower
-forgetting.
+"""The point of it all, on a pretrained toy:
+concepts are learned, and the mask and L_reg each lower forgetting.
 """
 
 import pytest
@@ -20,7 +20,11 @@ KEEPING = {"keep_earlier": 0.2, "keep_base": 0.002}
 # method, settings of its selection, settings of its training
 VARIANTS = {
     "cns": ("cns", {"select_by": "top percent"}, {"neuron_lr": 1e-2, **KEEPING}),
-    "no L_reg": ("cns", {"select_by": "top percent"}, {"neuron_lr": 1e-2, "keep_earlier": 0.0, "keep_base": 0.0}),
+    "no L_reg": (
+        "cns",
+        {"select_by": "top percent"},
+        {"neuron_lr": 1e-2, "keep_earlier": 0.0, "keep_base": 0.0},
+    ),
     "all K/V, no L_reg": ("all K/V", {}, {"weight_lr": 1e-2}),
 }
 
@@ -69,8 +73,8 @@ def learn(backend, material, memory, number, pattern, variant):
 
 
 def stream(backend, material, patterns, variant):
-    """Learn all patterns in a row; errors of the first concept after each, and of an untouched word at the
-    end.
+    """Learn all patterns in a row; errors of the first concept after each,
+    and of an untouched word at the end.
     """
     memory = ConceptMemory(ModelIdentity("toy", "0"), backend.layout)
     of_first = []

@@ -218,7 +218,10 @@ def test_hostile_tensors(saved):
         tensors = {k: file.get_tensor(k).clone() for k in names}
     cases = {
         "concepts.0.change.values": (tensors["concepts.0.change.values"] * float("inf"), "not finite"),
-        "concepts.0.change.mask": (tensors["concepts.0.change.mask"] | 255, "beyond the 2050|the mask selects"),
+        "concepts.0.change.mask": (
+            tensors["concepts.0.change.mask"] | 255,
+            "beyond the 2050|the mask selects",
+        ),
         "concepts.0.losses": (torch.zeros(3), "expected float32"),
         "concepts.1.token.clip_l": (torch.full((1, 8), float("nan")), "not finite"),
         "concepts.0.change.more": (torch.zeros(1), "expected mask and values"),

@@ -19,7 +19,9 @@ class Teacher:
 
     def frozen_text(self, prompts):
         self.asked = list(prompts)
-        return TextFeatures(torch.zeros(len(prompts), 3, 5), None, torch.ones(len(prompts), 3, dtype=torch.bool))
+        return TextFeatures(
+            torch.zeros(len(prompts), 3, 5), None, torch.ones(len(prompts), 3, dtype=torch.bool)
+        )
 
     def untrained_prediction(self, z_t, t, text):
         return z_t + 7

@@ -1,5 +1,5 @@
-"""The text encoder in training: computed in bfloat16, features and gradients close to float32's, and no trace
-afterwards.
+"""The text encoder in training: computed in bfloat16,
+features and gradients close to float32's, and no trace afterwards.
 """
 
 from __future__ import annotations

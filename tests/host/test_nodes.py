@@ -1,5 +1,5 @@
-"""Every node in the real ComfyUI, called as the host calls it: under inference mode, with the schema's
-defaults.
+"""Every node in the real ComfyUI, called as the host calls it:
+under inference mode, with the schema's defaults.
 """
 
 import asyncio
@@ -504,18 +504,14 @@ def test_as_of_an_earlier_concept(run, models, both, untouched):
 def test_what_was_trained_is_what_is_drawn(
     comfy, run, train, models, random_model, dog, dog_neurons, untouched, float32
 ):
-    """The loss of a frozen further run on the memory equals that of drawing it: training and patches
-    agree.
-    """
+    """A frozen further run on the memory predicts what drawing with it does: training and patches agree."""
     from ComfyUI_CNS.cns_core.host.backend import HostBackend, training_mode
 
     memory = train(dog, dog_neurons)[0]
     learned = memory.concepts[0]
     z, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
     with training_mode():
-        backend = HostBackend(
-            models["model"], models["clip"], "<my-dog>", learned.token_vectors, {}, float32
-        )
+        backend = HostBackend(models["model"], models["clip"], "<my-dog>", learned.token_vectors, {}, float32)
         again = dog_neurons.method.start(
             dog_neurons.prepared, memory, dog_neurons.method.Training(), backend.device
         )

@@ -1,5 +1,5 @@
-"""The backend's prediction is the network's own output, for noise and v models; other precisions and
-families.
+"""The backend's prediction is the network's own output, for noise and v models;
+other precisions and families.
 """
 
 import pytest
@@ -61,8 +61,8 @@ def test_flow_models_are_refused(modules, random_model):
 
 
 def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
-    """The host computes in a wider type; gradients reach what is learned, and the fp8 weights stay as they
-    are.
+    """The host computes in a wider type; gradients reach what is learned,
+    and the fp8 weights stay as they are.
     """
     from ComfyUI_CNS.cns_core.memory import ConceptMemory
     from ComfyUI_CNS.cns_core.methods import METHODS
@@ -107,4 +107,6 @@ def test_latents_carry_no_graph_outside_the_hosts_inference_mode(
         str(small_checkpoint), output_vae=True, output_clip=False, output_model=False
     )
     assert any(parameter.requires_grad for parameter in vae.first_stage_model.parameters())
-    assert not encode_pixels(Loaded(random_model.model, random_model.clip, vae), torch.rand(1, 64, 64, 3)).requires_grad
+    assert not encode_pixels(
+        Loaded(random_model.model, random_model.clip, vae), torch.rand(1, 64, 64, 3)
+    ).requires_grad

@@ -76,7 +76,9 @@ class CnsAdaptation(Switchable):
         def add_delta(weight: Tensor) -> Tensor:
             if not self.enabled:
                 return weight
-            return _Sum.apply(weight, self._earlier.get(name), self._parts[name], self._positions[name])
+            earlier, values, positions = self._earlier.get(name), self._parts[name], self._positions[name]
+            summed: Tensor = _Sum.apply(weight, earlier, values, positions)  # type: ignore[no-untyped-call]
+            return summed
 
         return add_delta
 

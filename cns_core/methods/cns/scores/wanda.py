@@ -9,4 +9,5 @@ from .score import Evidence, Rows
 
 def wanda(rows: Rows, evidence: Evidence) -> Tensor:
     """`S[i,j] = |W[i,j]| * ||X[:,j]||_2`, the norm of input feature j over the caption's tokens."""
-    return rows.weight.abs() * evidence.features.norm(dim=0)
+    norms: Tensor = evidence.features.norm(dim=0)
+    return rows.weight.abs() * norms
