@@ -86,7 +86,7 @@ class Concept:
                     )
 
     def class_caption(self, caption: str) -> str:
-        """The same caption about the class in general: 'a photo of <my-dog>' becomes 'a photo of dog'."""
+        """A caption, made to speak of the class: 'a photo of <my-dog>' becomes 'a photo of dog'."""
         return caption.replace(self.token, self.class_word)
 
     def class_captions(self) -> tuple[str, ...]:

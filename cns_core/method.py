@@ -69,7 +69,7 @@ class Prepared(Protocol):
         ...
 
     def report(self, parameters: int, earlier: Mapping[str, Change]) -> str:
-        """The same in figures, for people, as a Markdown list.
+        """What may move in figures, for people, as a Markdown list.
 
         parameters: of the whole U-Net; earlier: by token, what earlier concepts have left.
         """
@@ -166,7 +166,7 @@ class Adaptation(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The counterpart of `state_dict`; ValueError when it belongs to another run."""
+        """Go on from what `state_dict` gave; ValueError when it belongs to another run."""
         ...
 
     def learned(self) -> Change:

@@ -106,7 +106,7 @@ class Prior(Protocol):
         ...
 
     def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch | None:
-        """Its half of a batch."""
+        """The prior's half of a batch."""
         ...
 
 
@@ -170,7 +170,7 @@ class DrawnClassImages(NoPrior):
 
 
 class GivenClassImages(DrawnClassImages):
-    """The same with pictures of the user's own."""
+    """Prior preservation with the user's own pictures of the class."""
 
     name = "given class images"
 

@@ -41,7 +41,7 @@ class TextFeatures:
         return TextFeatures(self.cross[picked], pooled, self.is_word[picked])
 
     def detached(self) -> TextFeatures:
-        """The same without a gradient."""
+        """These features without a gradient."""
         pooled = None if self.pooled is None else self.pooled.detach()
         return TextFeatures(self.cross.detach(), pooled, self.is_word)
 

@@ -40,7 +40,7 @@ class ConceptFolder:
 
     @property
     def plain_prompts(self) -> tuple[str, ...]:
-        """The same with the class word, for the model that has not learned it."""
+        """Those prompts with the class word, for the model that has not learned it."""
         if self.kind == "subject":
             return _prompts(self.kind, f"{a_or_an(self.class_word)} {self.class_word}")
         # "in the style of style" would say nothing.
@@ -48,7 +48,7 @@ class ConceptFolder:
 
     @property
     def pictures(self) -> list[Path]:
-        """Its photos, by name."""
+        """The photos in the folder, by name."""
         return _pictures(self.folder)
 
     @property
@@ -120,20 +120,20 @@ def _prompts(kind: str, word: str | None) -> tuple[str, ...]:
 
 
 def _read_concept(folder: Path) -> ConceptFolder:
-    said: dict[str, str] = {}
+    given: dict[str, str] = {}
     description = folder / "concept.json"
     if description.is_file():
-        said = json.loads(description.read_text(encoding="utf-8"))
-        unknown = sorted(set(said) - {"name", "class_word", "kind"})
+        given = json.loads(description.read_text(encoding="utf-8"))
+        unknown = sorted(set(given) - {"name", "class_word", "kind"})
         if unknown:
             raise DevToolError(
                 f"{description} says {', '.join(unknown)}; known are name, class_word and kind."
             )
     return ConceptFolder(
         folder=folder.resolve(),
-        name=said.get("name") or "my-" + re.sub("[^A-Za-z0-9]+", "-", folder.name).strip("-"),
-        class_word=said.get("class_word") or class_word_of(folder.name),
-        kind=said.get("kind", "subject"),
+        name=given.get("name") or "my-" + re.sub("[^A-Za-z0-9]+", "-", folder.name).strip("-"),
+        class_word=given.get("class_word") or class_word_of(folder.name),
+        kind=given.get("kind", "subject"),
     )
 
 

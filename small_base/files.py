@@ -45,7 +45,7 @@ def trained_on(world: World, size: BaseSize) -> World:
 
 
 def judged_on(world: World, size: BaseSize) -> World:
-    """The same with everything that is held out: what the judge is trained on."""
+    """What the judge of one size is trained on: all of that world, held-out things included."""
     return world.subset(small=size.name == "s", held_out=True)
 
 

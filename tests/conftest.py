@@ -7,11 +7,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+if TYPE_CHECKING:
+    from devtools.api_client import ApiClient
+    from devtools.host_process import HostProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -96,3 +101,24 @@ def random_model(comfy: ModuleType, small_checkpoint: Path) -> LoadedModel:
             str(small_checkpoint), output_vae=True, output_clip=True, te_model_options=SMALL_TEXT_OPTIONS
         )
     return LoadedModel(model, clip, vae)
+
+
+@pytest.fixture(scope="session")
+def live_process() -> Iterator[HostProcess]:
+    """A ComfyUI server of its own process, with the small base; its folders lie under `.base`."""
+    from devtools.host_process import HostProcess
+    from devtools.staging import stage_checkpoint, stage_clip
+
+    with HostProcess() as host:
+        stage_checkpoint(host.base, None)
+        stage_clip(host.base, None)
+        yield host
+
+
+@pytest.fixture(scope="session")
+def live_host(live_process: HostProcess) -> Iterator[ApiClient]:
+    """A client of that server; its checkpoint is named `SMALL_CHECKPOINT`."""
+    from devtools.api_client import ApiClient
+
+    with ApiClient(live_process.url) as client:
+        yield client

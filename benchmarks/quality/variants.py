@@ -22,7 +22,7 @@ class Variant:
         return self._settings(self.method.Selection, wanted)
 
     def training(self, wanted: Mapping[str, Any]) -> Any:
-        """The same of how it trains."""
+        """The settings of how it trains: those of `wanted` that it knows."""
         return self._settings(self.method.Training, wanted)
 
     def _settings(self, kind: type[Any], wanted: Mapping[str, Any]) -> Any:

@@ -209,7 +209,7 @@ def _load_seconds(model: Any) -> float:
 
 
 def conditioning(clip: Any) -> Any:
-    """Of a prompt without learned tokens."""
+    """Conditioning of a prompt without learned tokens."""
     return clip.encode_from_tokens_scheduled(clip.tokenize("a photo of a dog in the snow"))
 
 

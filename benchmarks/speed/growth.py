@@ -33,7 +33,7 @@ def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:
     points = []
     for count in _COUNTS:
         task = Task(loaded, random_latents(pixels), 2, _LEARNING_STEPS + _WARM_UP)
-        with PeakMemory() as learning:
+        with PeakMemory() as peak:
             steps = learning(earlier=count - 1)(task)[_WARM_UP:]
         memory = some_memory(loaded, count)
         with torch.inference_mode():
@@ -49,7 +49,7 @@ def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:
             {
                 "concepts": count,
                 "learning_step_s": statistics.median(steps),
-                "learning_peak_mb": learning.megabytes,
+                "learning_peak_mb": peak.megabytes,
                 "apply_s": applied,
                 "drawing_step_s": statistics.median(drawn),
                 "file_mb": size / 1e6,

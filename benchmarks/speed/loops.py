@@ -88,7 +88,7 @@ def bare_pass(task: Task, backend: HostBackend) -> Callable[[], None]:
 
 
 def bare_with_text(task: Task) -> list[float]:
-    """The same with the text encoder, forward and backward to the token: nothing learns a token with less."""
+    """That, and the text encoder, forward and backward to the token: nothing learns a token with less."""
     with training_backend(task.loaded) as (backend, vectors), backend.weights_patched({}):
         token = {name: vector.clone().requires_grad_() for name, vector in vectors.items()}
         noised, t = _noised(task, backend)
@@ -193,7 +193,7 @@ def dreambooth(task: Task) -> list[float]:
 
 
 def _seconds(trainer: ConceptTrainer, on_step: Callable[[], None] = lambda: None) -> list[float]:
-    """Of each step."""
+    """Seconds of each step."""
     seconds: list[float] = []
 
     def reported(report: StepReport) -> None:
@@ -300,7 +300,7 @@ def measure_loop(name: str, loaded: HostModel, pixels: int, batch: int, steps: i
 
 
 def random_latents(pixels: int) -> Tensor:
-    """Of some pictures, `(n, 4, pixels / 8, pixels / 8)`."""
+    """Latents for some pictures, `(n, 4, pixels / 8, pixels / 8)`."""
     return torch.randn(_IMAGES, 4, pixels // 8, pixels // 8, generator=torch.Generator().manual_seed(0))
 
 

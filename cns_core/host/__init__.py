@@ -1,1 +1,1 @@
-"""The only room that imports ComfyUI: thin adapters between its objects and the core's records."""
+"""The only package that imports ComfyUI: thin adapters between its objects and the core's records."""

@@ -33,7 +33,7 @@ class LoadSmallBase:
 
 
 def load_small_base(path: str) -> tuple[Any, Any, Any]:
-    """The same by the file's path."""
+    """MODEL, CLIP and VAE of a checkpoint of the small base, by its path."""
     import comfy.sd
 
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(

@@ -149,7 +149,7 @@ def _ranked(row: Tensor, right: Sequence[int], rng: random.Random) -> list[int]:
 
 
 def _named(images: Tensor, right: Sequence[Sequence[int]], world: World, judge: Judge) -> list[bool]:
-    """Of each picture (B, 3, H, W), whether the objects that are in it come first among 100.
+    """For each picture (B, 3, H, W), whether the objects that are in it come first among 100.
 
     One thing is looked for in the whole picture. Of two each counts for what it most probably is in the part
     that shows it best: parts that show neither are similar to much, but sure of nothing.

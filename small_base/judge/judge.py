@@ -43,7 +43,7 @@ class Judge:
         return torch.cat([picture_features(self._model, part) for part in images.split(64)])
 
     def pictures_and_parts(self, images: Tensor) -> Tensor:
-        """The same of the whole pictures and of nine windows in each: (10, B, d).
+        """Features of the whole pictures and of nine windows in each: (10, B, d).
 
         Of two things in one picture a single feature tells little.
         """

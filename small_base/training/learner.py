@@ -58,7 +58,7 @@ class Learner:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """The counterpart of `state`; what else is in there is left alone."""
+        """Go on from what `state` gave; what else is in there is left alone."""
         for name, network in self._networks.items():
             network.load_state_dict(state[name])
         self.average.load_state_dict(state["average"])
@@ -92,7 +92,7 @@ class Average:
         return dict(zip(names, self.values, strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The counterpart of `state_dict`."""
+        """Go on from what `state_dict` gave."""
         for (name, _), value in zip(self._module.named_parameters(), self.values, strict=True):
             value.copy_(state[name])
 

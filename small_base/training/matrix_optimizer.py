@@ -66,7 +66,7 @@ class MatrixOptimizer:
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state_dict`. Raises ValueError for the state of another optimizer."""
+        """Go on from what `state_dict` gave. Raises ValueError for the state of another optimizer."""
         if set(state) != {"muon", "adam"}:
             raise ValueError(
                 f"the checkpoint's optimizer holds {sorted(state)}, not muon and adam: it is from an earlier "

@@ -25,5 +25,5 @@ class PictureTrainer:
         return self.learner.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state`."""
+        """Go on from what `state` gave."""
         self.learner.load(state)

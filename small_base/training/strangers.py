@@ -51,7 +51,7 @@ class _Stranger:
     composer: Composer
     scene: Scene
     caption: str
-    said: tuple[Tensor, ...]  # as many as the caption has of them
+    words: tuple[Tensor, ...]  # as many as the caption has of them
     manner: Tensor | None = None  # (_MANNER_FIGURES,), 0..1
 
 
@@ -132,8 +132,8 @@ class Strangers:
         at = self._text.embeddings.position_embedding.weight[: ids.shape[1]]
         for number, word in enumerate(self._ids):
             # A caption without the word has nothing to replace, whatever is said.
-            said = torch.stack([one.said[min(number, len(one.said) - 1)] for one in drawn])
-            embedded = torch.where((ids == word)[..., None], said[:, None] + at, embedded)
+            vectors = torch.stack([one.words[min(number, len(one.words) - 1)] for one in drawn])
+            embedded = torch.where((ids == word)[..., None], vectors[:, None] + at, embedded)
         return images, self._text.from_embedded(embedded)
 
     def _thing(self) -> _Stranger:
@@ -144,7 +144,7 @@ class Strangers:
         return self._told(scene, self._things_in(scene))
 
     def _pair(self) -> _Stranger:
-        """The same with another thing: one that has a name, or a second stranger."""
+        """The scene of a stranger with another thing in it: one that has a name, or a second stranger."""
         one = self._rng.choice(self._looks)
         named = [thing for thing in self._named_looks if thing[0] != one[0]]
         by_name = bool(named) and self._rng.random() < _KNOWN

@@ -56,7 +56,7 @@ class TextEncoder(nn.Module):
         return self.from_embedded(self.embeddings(ids))
 
     def from_embedded(self, embedded: Tensor) -> Tensor:
-        """The same from what the embeddings give, (B, n, 768), positions included."""
+        """What the embeddings give, (B, n, 768), positions included -> (B, n, 768) after the final norm."""
         states = self.encoder(embedded, is_causal=True).last_hidden_state
         return self.final_layer_norm(states)  # type: ignore[no-any-return]
 

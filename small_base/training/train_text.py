@@ -107,7 +107,7 @@ class TextTrainer(PictureTrainer):
         return {**super().state(), "used_ids": self.texts.used_ids}
 
     def load(self, state: dict[str, Any]) -> None:
-        """The counterpart of `state`."""
+        """Go on from what `state` gave."""
         if state["used_ids"] != self.texts.used_ids:
             raise ValueError(
                 f"{self.name} was trained for {len(state['used_ids'])} token ids, this world's captions use "

@@ -77,8 +77,8 @@ class LatentPool:
         with torch.autocast(device.type, torch.bfloat16):
             contexts = self._text(self._tokenizer(batch.captions).to(device))
         if strange:
-            pictures, said = self._strangers.batch(strange)
-            images, contexts = torch.cat([images, pictures]), torch.cat([contexts, said])
+            pictures, encoded = self._strangers.batch(strange)
+            images, contexts = torch.cat([images, pictures]), torch.cat([contexts, encoded])
         with torch.autocast(device.type, torch.bfloat16):
             places = self._tutor.maps(resized(images))[PLACES_STAGE].float()
         normed = F.layer_norm(places.movedim(1, -1), places.shape[1:2]).movedim(-1, 1).bfloat16()

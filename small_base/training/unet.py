@@ -66,7 +66,7 @@ def predict_noise(unet: nn.Module, x: Tensor, t: Tensor, context: Tensor) -> Ten
 
 
 def noise_and_middle(unet: nn.Module, x: Tensor, t: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and what the middle block found (B, width, h', w') in the coarsest places."""
+    """The noise in `x`, and what the middle block found (B, width, h', w') in the coarsest places."""
     found: list[Tensor] = []
     # Of the last module: the host calls those in a block one by one.
     with unet.middle_block[-1].register_forward_hook(lambda _, inputs, output: found.append(output)):

@@ -39,8 +39,8 @@ class Whereabouts(nn.Module):
         for row, scene in enumerate(batch.scenes):
             if len(scene.placed) != 2 or (place := relation(*scene.placed)) is None:
                 continue
-            said = ids[row].tolist()
-            found = mentions(said, [self._ids[placed.object_index] for placed in scene.placed])
+            tokens = ids[row].tolist()
+            found = mentions(tokens, [self._ids[placed.object_index] for placed in scene.placed])
             if found is not None:
                 rows += [row, row]
                 positions += found
@@ -51,19 +51,19 @@ class Whereabouts(nn.Module):
         return F.cross_entropy(logits, torch.tensor(places, device=logits.device))
 
 
-def mentions(said: Sequence[int], names: Sequence[Sequence[int]]) -> list[int] | None:
+def mentions(tokens: Sequence[int], names: Sequence[Sequence[int]]) -> list[int] | None:
     """Where each of the names ends in a text of token ids; None unless each is there once.
 
     The longest is looked for first: a "book" is not the end of a "red book".
     """
-    said, ends = list(said), [0] * len(names)
+    tokens, ends = list(tokens), [0] * len(names)
     for index in sorted(range(len(names)), key=lambda index: -len(names[index])):
         name = list(names[index])
-        starts = [start for start in range(len(said)) if said[start : start + len(name)] == name]
+        starts = [start for start in range(len(tokens)) if tokens[start : start + len(name)] == name]
         if len(starts) != 1:
             return None
         ends[index] = starts[0] + len(name) - 1
-        said[starts[0] : starts[0] + len(name)] = [-1] * len(name)
+        tokens[starts[0] : starts[0] + len(name)] = [-1] * len(name)
     return ends
 
 

@@ -224,7 +224,7 @@ class ReferenceMaker:
         pictures = self._composer.render(scenes)
         if transform is not None:
             pictures = TRANSFORMS[transform](pictures)
-        return [Reference(picture, said) for picture, said in zip(pictures, captions, strict=True)]
+        return [Reference(*pair) for pair in zip(pictures, captions, strict=True)]
 
 
 def write_references(

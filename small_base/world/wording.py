@@ -270,14 +270,14 @@ def caption(
     nouns = [_noun(one, world, rng, name_words or {}, shares) for one in placed]
     sizes = [word if rng.random() < shares.size else "" for word in _sizes(placed)]
     styles = [world.styles[one.style_index] for one in placed]
-    said = rng.random() < shares.style
+    names_style = rng.random() < shares.style
     # Where two styles meet, each goes with its thing; else it may lead or end the caption instead.
     manner = "each" if len(set(styles)) > 1 else rng.choice(("each", "each", "lead", "tail"))
     with_articles = rng.random() < 0.7
 
     things = []
     for index, (noun, size, style) in enumerate(zip(nouns, sizes, styles, strict=True)):
-        spoken = f"{style} style" if said and manner == "each" else ""
+        spoken = f"{style} style" if names_style and manner == "each" else ""
         words = " ".join(word for word in (size, spoken, noun) if word)
         again = index == 1 and noun == nouns[0]
         if again:
@@ -285,9 +285,9 @@ def caption(
         else:
             things.append(article(words) if with_articles else words)
 
-    leads = STYLE_LEADS if said and manner == "lead" else LEADS
+    leads = STYLE_LEADS if names_style and manner == "lead" else LEADS
     lead = rng.choice(leads)
-    tail = rng.choice(STYLE_TAILS) if said and manner == "tail" else ""
+    tail = rng.choice(STYLE_TAILS) if names_style and manner == "tail" else ""
     text = lead.format(
         things=_arranged(things, placed, rng, shares),
         style=styles[0],

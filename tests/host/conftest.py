@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from devtools.api_client import ApiClient
-from devtools.host_process import HostProcess
 from devtools.paths import ROOT
-from devtools.staging import stage_checkpoint, stage_clip
 
 
 @pytest.fixture(scope="session")
@@ -50,19 +46,3 @@ def float32(pack: ModuleType, comfy: ModuleType) -> Any:
     from ComfyUI_CNS.cns_core.host.precision import FLOAT32
 
     return FLOAT32
-
-
-@pytest.fixture(scope="session")
-def live_process() -> Iterator[HostProcess]:
-    """A ComfyUI server of its own process, with the small base; its folders lie under `.base`."""
-    with HostProcess() as host:
-        stage_checkpoint(host.base, None)
-        stage_clip(host.base, None)
-        yield host
-
-
-@pytest.fixture(scope="session")
-def live_host(live_process: HostProcess) -> Iterator[ApiClient]:
-    """A client of that server; its checkpoint is named `SMALL_CHECKPOINT`."""
-    with ApiClient(live_process.url) as client:
-        yield client

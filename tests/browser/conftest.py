@@ -1,0 +1,46 @@
+"""The graph editor in headless Chromium. Without a Chromium on the machine these tests are skipped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from devtools.api_client import ApiClient
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser without a network."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no Chromium on this machine: on Debian, apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    quiet = [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def editor(chromium: Any, live_host: ApiClient) -> Iterator[Any]:
+    """A page with the graph editor of the live host, ready for a workflow."""
+    page = chromium.new_page(viewport={"width": 1600, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.goto(live_host.url)
+    page.wait_for_function("() => window.app && window.app.graph && window.app.rootGraph !== null")
+    page.wait_for_function(
+        "() => Object.keys(window.LiteGraph?.registered_node_types ?? {}).includes('ContinualTrain')"
+    )
+    yield page
+    page.close()
