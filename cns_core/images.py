@@ -104,7 +104,7 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-def load_image(path: Path) -> tuple[Tensor, Tensor | None]:
+def load_image(path: Path, most_pixels: int = MAX_PIXELS) -> tuple[Tensor, Tensor | None]:
     """One file as pixels (H, W, 3), upright and on white, and its alpha (H, W) unless opaque everywhere.
 
     Of a file with several frames the first is read. ValueError names the file when it is missing, damaged or
@@ -115,12 +115,12 @@ def load_image(path: Path) -> tuple[Tensor, Tensor | None]:
     try:
         with _pillow_strict(), Image.open(path) as opened:
             # Known from the header, before anything is unpacked.
-            if opened.width * opened.height > MAX_PIXELS:
+            if opened.width * opened.height > most_pixels:
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height}")
             data = _as_array(ImageOps.exif_transpose(opened))
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{path} is too large ({error}), expected at most {MAX_PIXELS:,} pixels. Scale it down first."
+            f"{path} is too large ({error}), expected at most {most_pixels:,} pixels. Scale it down first."
         ) from error
     except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
         raise ValueError(
@@ -182,7 +182,7 @@ def flipped(image: TrainingImage) -> TrainingImage:
     return replace(image, pixels=image.pixels.flip(1), mask=mask, source=f"{image.source} (mirrored)")
 
 
-def contact_sheet(images: Sequence[TrainingImage], size: int = 256) -> Tensor:
+def thumbnails(images: Sequence[TrainingImage], size: int = 256) -> Tensor:
     """All pictures as one batch (B, size, size, 3), each scaled to fit on black, so that buckets can mix."""
     if not images or size < 1:
         raise ValueError(

@@ -7,14 +7,13 @@ never reaches a long run.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any
 
 from .priors import PRIORS, Prior
 
 LR_SCHEDULES = ("constant", "cosine")
 
 _DESCRIBED = "setting"
-_Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,6 @@ def check(settings: Any) -> None:
             raise ValueError(f"{name} is {value!r}; choose one of: {', '.join(what.choices)}.")
         if what.low is not None and what.high is not None and not what.low <= value <= what.high:  # or NaN
             raise ValueError(f"{name} is {value:g}; it must lie between {what.low:g} and {what.high:g}.")
-
-
-def from_dict(settings: type[_Settings], values: dict[str, Any]) -> _Settings:
-    """The inverse of `dataclasses.asdict`; an unknown key is a TypeError."""
-    unknown = sorted(set(values) - {f.name for f in fields(settings)})  # type: ignore[arg-type]
-    if unknown:
-        raise TypeError(f"Unknown settings: {', '.join(unknown)}.")
-    return settings(**values)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
 from ..cns_core.concept import KINDS, Concept, check_token, make_token
 from ..cns_core.host import paths
-from ..cns_core.images import Bucketing, contact_sheet, images_from_batch, images_from_files, list_images
+from ..cns_core.images import Bucketing, images_from_batch, images_from_files, list_images, thumbnails
 from .sockets import ConceptSocket, advanced, schema
 
 NO_FOLDER = "(none)"
@@ -175,5 +175,5 @@ class LoadConceptImages(io.ComfyNode):
         ]
         lines += [f"... and {len(built) - 12} more"] if len(built) > 12 else []
         text = "\n".join(f"- {line}" for line in (*lines, *notes))  # the editor shows texts as Markdown
-        sheet = contact_sheet(built)
+        sheet = thumbnails(built)
         return io.NodeOutput(concept, sheet, text, ui=ui.PreviewText(text))

@@ -42,6 +42,7 @@ def _load_package(name: str) -> None:
 
 
 _keep_root_off_the_path()
+sys.path.append(str(Path(__file__).with_name("support")))
 for package in ("cns_core", "devtools", "small_base", "benchmarks"):
     _load_package(package)
 
@@ -79,7 +80,7 @@ class LoadedModel(NamedTuple):
 @pytest.fixture(scope="session")
 def small_checkpoint(comfy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint's file, its text encoder of 2 layers; needs SMALL_TEXT_OPTIONS to be loaded."""
-    from small_base.random_checkpoint import write_random_checkpoint
+    from random_checkpoint import write_random_checkpoint
 
     return write_random_checkpoint(
         tmp_path_factory.mktemp("checkpoint") / "small_sd15.safetensors", small=True
@@ -94,7 +95,7 @@ def random_model(comfy: ModuleType, small_checkpoint: Path) -> LoadedModel:
     """
     import torch
 
-    from small_base.random_checkpoint import SMALL_TEXT_OPTIONS
+    from random_checkpoint import SMALL_TEXT_OPTIONS
 
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(

@@ -40,16 +40,6 @@ class ClipScores:
     images: int
     prompts: int  # different ones
 
-    @property
-    def paper_clip_i(self) -> float | None:
-        """CLIP-I on the paper's scale, 100 x cosine."""
-        return None if self.clip_i is None else 100.0 * self.clip_i
-
-    @property
-    def paper_clip_t(self) -> float:
-        """CLIP-T on the paper's scale, 100 x 2.5 x cosine."""
-        return 250.0 * self.clip_t
-
     def as_text(self) -> str:
         """A few lines for people: plain cosine first, the paper's scale in brackets, best of n apart."""
         lines = [f"{self.images} picture(s), {self.prompts} different prompt(s)"]

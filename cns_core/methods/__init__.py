@@ -1,4 +1,4 @@
-"""Methods of learning by name. A method is one file or folder here and a line in `METHODS`."""
+"""Methods of learning by name. A method is one file or folder here and a line in `_ALL`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from .cns import Cns
 from .dense_kv import DenseKv
 from .random_entries import RandomEntries
 
-METHODS: dict[str, Method] = {method.name: method for method in (Cns(), RandomEntries(), DenseKv())}
+_ALL: tuple[Method, ...] = (
+    Cns(),
+    RandomEntries(),
+    DenseKv(),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 __all__ = ["METHODS"]

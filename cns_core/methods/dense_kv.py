@@ -92,10 +92,7 @@ class DenseAdaptation(Switchable):
         return [ParameterGroup("weights", "weight_lr", rate, list(self.changes.values()))]
 
     def weight_functions(self) -> dict[str, WeightFunction]:
-        def adding(change: Tensor) -> WeightFunction:
-            return lambda weight: (weight + change).to(weight.dtype) if self.enabled else weight
-
-        return {name: adding(change) for name, change in self.changes.items()}
+        return {name: self.adding(change) for name, change in self.changes.items()}
 
     def before_forward(self) -> None:
         pass

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from devtools.api_client import ApiClient
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser without a network."""
+    """A browser without a network. While it is open an event loop runs, so other tests could start none."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no Chromium on this machine: on Debian, apt-get install chromium")

@@ -7,7 +7,7 @@ import torch
 
 from cns_core.methods.cns.scores import SCORES, Evidence, Rows
 from cns_core.methods.cns.scores.wanda import wanda
-from cns_core.methods.cns.selection import Ranking, find_percent, select_neurons, top_per_row
+from cns_core.methods.cns.selection import Ranking, find_percent, ranks, select_neurons, top_per_row
 from cns_core.methods.cns.settings import CnsSelection
 from cns_core.projections import ProjectionLayout
 from cns_core.text_features import counted_tokens
@@ -24,7 +24,7 @@ def make(seed, captions):
 @pytest.fixture(scope="module")
 def ranking():
     with ThreadPoolExecutor(2) as pool:
-        yield Ranking(pool, wanda)
+        yield Ranking(wanda, pool, 2)
 
 
 def whole(weight):
@@ -53,7 +53,7 @@ def loop_top(score, percent):
 def test_eq3_importance(seed):
     weights, (x,) = make(seed, 1)
     for w in weights.values():
-        torch.testing.assert_close(wanda(whole(w), x), loop_score(w, x))
+        torch.testing.assert_close(torch.from_numpy(wanda(whole(w), x)), loop_score(w, x))
 
 
 @pytest.mark.parametrize("percent", [1, 10, 35, 50, 100])
@@ -83,6 +83,8 @@ def test_eq5_eq6_concept_neurons():
 
 def test_every_row_gets_its_own_top():
     score = torch.tensor([[1.0, 2, 3, 4], [400, 300, 200, 100]])
+    assert top_per_row(score.numpy(), 50).tolist() == top_per_row(score, 50).tolist()
+    assert ranks(score.numpy()).tolist() == ranks(score).tolist() == [[3, 2, 1, 0], [0, 1, 2, 3]]
     assert top_per_row(score, 50).tolist() == [[False, False, True, True], [True, True, False, False]]
 
 

@@ -13,19 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from cns_core import images as images_module
 from cns_core.captions import CaptionRule
 from cns_core.concept import TrainingImage
 from cns_core.images import (
     Bucketing,
     bucket_size,
-    contact_sheet,
     fit,
     flipped,
     images_from_batch,
     images_from_files,
     list_images,
     load_image,
+    thumbnails,
 )
 
 RULE = CaptionRule("own text", "<d>", "dog", own_text="a photo of {}")
@@ -223,13 +222,11 @@ def test_a_decompression_bomb_is_refused(
         load_image(tmp_path / "bomb.png")
 
 
-def test_the_pixel_limit_is_the_last_size_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pixel_limit_is_the_last_size_accepted(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", 40, 50)
-    monkeypatch.setattr(images_module, "MAX_PIXELS", 2000)
-    load_image(path)
-    monkeypatch.setattr(images_module, "MAX_PIXELS", 1999)
+    load_image(path, 2000)
     with pytest.raises(ValueError, match=r"50 x 40.*expected at most 1,999 pixels"):
-        load_image(path)
+        load_image(path, 1999)
 
 
 def test_the_smallest_side(tmp_path: Path) -> None:
@@ -348,7 +345,7 @@ def test_300_files_with_captions_beside_them(tmp_path: Path) -> None:
     assert len({tuple(image.pixels.shape) for image in images}) > 1
     assert any("and" in note and "more" in note for note in notes) and all(len(note) < 300 for note in notes)
     assert notes[-1] == "Mirrored copies added: 300 pictures became 600."
-    assert contact_sheet(images[:300], 32).shape == (300, 32, 32, 3)
+    assert thumbnails(images[:300], 32).shape == (300, 32, 32, 3)
 
 
 def test_no_files() -> None:
@@ -493,8 +490,8 @@ def test_flipped_twice_is_the_same() -> None:
     assert torch.equal(flipped(once).pixels, image.pixels)
 
 
-def test_contact_sheet_mixes_buckets_without_cropping() -> None:
-    sheet = contact_sheet([training_image(64, 128), training_image(128, 64), training_image(64, 64)], 100)
+def test_thumbnails_mixes_buckets_without_cropping() -> None:
+    sheet = thumbnails([training_image(64, 128), training_image(128, 64), training_image(64, 64)], 100)
     assert sheet.shape == (3, 100, 100, 3) and sheet.min() >= 0.0 and sheet.max() <= 1.0
     shown = sheet[..., 0] > 0.25
     assert shown[0].any(1).sum() == 50 and shown[0].any(0).sum() == 100
@@ -502,8 +499,8 @@ def test_contact_sheet_mixes_buckets_without_cropping() -> None:
     assert shown[2].all()
 
 
-def test_contact_sheet_errors() -> None:
+def test_thumbnails_errors() -> None:
     with pytest.raises(ValueError, match="0 pictures at size 256"):
-        contact_sheet([])
+        thumbnails([])
     with pytest.raises(ValueError, match="1 pictures at size 0"):
-        contact_sheet([training_image(64, 64)], 0)
+        thumbnails([training_image(64, 64)], 0)

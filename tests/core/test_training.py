@@ -9,7 +9,7 @@ from cns_core.method import ModelIdentity
 from cns_core.methods.cns.adaptation import CnsAdaptation
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.cns.settings import CnsTraining
-from cns_core.settings import TrainSettings, from_dict
+from cns_core.settings import TrainSettings
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData, TrainingDivergedError
 
 VECTORS = {"toy": torch.linspace(-1, 1, 24)}
@@ -287,6 +287,6 @@ def test_impossible_settings_are_refused_when_made(bad):
 
 def test_settings_round_trip_and_misspelt_keys():
     s = TrainSettings(steps=7, prior="none")
-    assert from_dict(TrainSettings, s.as_dict()) == s
+    assert TrainSettings(**s.as_dict()) == s
     with pytest.raises(TypeError, match="tokne_lr"):
-        from_dict(TrainSettings, {"tokne_lr": 1})
+        TrainSettings(tokne_lr=1)

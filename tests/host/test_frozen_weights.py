@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-import pytest
 import torch
 
 PROMPT = "a photo of a dog"
@@ -35,21 +34,31 @@ def test_weights_are_cast_once_and_come_back(backend_module: ModuleType, random_
 
 
 def test_what_comes_out_is_what_the_host_would_compute(
-    backend_module: ModuleType, random_model: Any, monkeypatch: pytest.MonkeyPatch
+    comfy: ModuleType, backend_module: ModuleType, random_model: Any
 ) -> None:
-    """Against the same prediction with the weights as the host keeps them."""
-    from ComfyUI_CNS.cns_core.host.frozen_weights import frozen_weights
+    """Against the same prediction with the weights as the host keeps them, cast by it at every call."""
+    from comfy.ldm.modules.attention import attention_pytorch
 
-    def predicted() -> torch.Tensor:
-        with backend_module.training_mode(), torch.no_grad():
-            backend = backend_module.HostBackend(
-                random_model.model, random_model.clip, "<x>", {"clip_l": torch.zeros(768)}, {}
-            )
-            with backend.weights_patched({}):
-                text = backend.encode([PROMPT], None)
-                noised = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-                return backend.predict(noised, torch.tensor([500]), text)
-
-    cast_once = predicted()
-    monkeypatch.setattr(backend_module, "frozen_weights", lambda dtypes: frozen_weights({}))
-    assert torch.equal(cast_once, predicted())
+    noised = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([500])
+    with backend_module.training_mode(), torch.no_grad():
+        vectors = {"clip_l": torch.zeros(768)}
+        backend = backend_module.HostBackend(random_model.model, random_model.clip, "<x>", vectors, {})
+        with backend.weights_patched({}):
+            text = backend.encode([PROMPT], None)
+            cast_once = backend.predict(noised, t, text)
+    model = random_model.model.clone()
+    model.set_model_compute_dtype(backend.precision.unet)
+    comfy.model_management.load_models_gpu([model])
+    with torch.inference_mode():
+        sigma = model.get_model_object("model_sampling").sigmas[t]
+        wide = sigma.reshape(1, 1, 1, 1)
+        attention = {
+            "optimized_attention_override": lambda func, *args, **kwargs: attention_pytorch(*args, **kwargs)
+        }
+        denoised = model.model.apply_model(
+            noised * (wide.square() + 1).sqrt(), sigma, c_crossattn=text.cross, transformer_options=attention
+        )
+        by_host = backend.levels.prediction(noised, denoised, wide)
+    model.detach()
+    assert torch.equal(cast_once, by_host)

@@ -67,7 +67,7 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
     from ComfyUI_CNS.cns_core.memory import ConceptMemory
     from ComfyUI_CNS.cns_core.methods import METHODS
 
-    from small_base.random_checkpoint import SMALL_TEXT_OPTIONS
+    from random_checkpoint import SMALL_TEXT_OPTIONS
 
     with torch.inference_mode():
         model, *_ = comfy.sd.load_checkpoint_guess_config(

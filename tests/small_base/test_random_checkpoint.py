@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from small_base.random_checkpoint import SMALL_TEXT_OPTIONS, random_state_dict
+from random_checkpoint import SMALL_TEXT_OPTIONS, random_state_dict
 
 
 def test_is_taken_for_sd15_with_nothing_missing(

@@ -67,9 +67,9 @@ def test_pairs_tell_each_thing_by_its_own_word(
         assert first.object_index != second.object_index and drawn.caption.count("*") == 1
         assert not first.mirror and not second.mirror
         rows = [stranger._thing_rows[one.object_index, one.style_index, False] for one in (first, second)]
-        assert torch.equal(drawn.said[0], words[rows[0]])
-        if len(drawn.said) == 2:
-            assert "~" in drawn.caption and torch.equal(drawn.said[1], words[rows[1]])
+        assert torch.equal(drawn.words[0], words[rows[0]])
+        if len(drawn.words) == 2:
+            assert "~" in drawn.caption and torch.equal(drawn.words[1], words[rows[1]])
         else:
             assert "~" not in drawn.caption and "cat" in drawn.caption
 

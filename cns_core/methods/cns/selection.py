@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 
 import numpy as np
 import torch
@@ -18,15 +18,13 @@ from torch import Tensor
 
 from ...projections import ProjectionLayout, flat_weights
 from .masks import NeuronMask
-from .scores import SCORES, Evidence, Rows, Score
+from .scores import SCORES, Array, Evidence, Rows, Score
 from .settings import BUDGET, CnsSelection
 
 # Rows looked at in each projection when a percent is sought for a budget; the rest behave alike.
 _SAMPLED_ROWS = 32
 # Of a projection, ranked at once; few enough to stay in a core's cache.
 _ROWS_AT_ONCE = 320
-# Captions whose scores are held at once.
-_CAPTIONS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,9 @@ def select_neurons(
         ValueError: nothing is left.
     """
     score, percent = SCORES[settings.score], settings.top_percent
-    with torch.no_grad(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        rank = Ranking(pool, score)
+    cores = torch.get_num_threads()
+    with torch.no_grad(), ThreadPoolExecutor(cores) as pool:
+        rank = Ranking(score, pool, cores)
         if settings.select_by == BUDGET:
             percent = find_percent(rank, list(flat_weights(weights, layout)), concept, general, settings)
         base: dict[str, list[Tensor]] = {name: [] for name in layout.names}
@@ -127,33 +126,46 @@ def find_percent(
 class Ranking:
     """Entries of some rows in the order of their importance, over several captions.
 
-    Scores are computed in the calling thread, by PyTorch. On a CPU it is NumPy that sorts, in a ninth of the
-    time that PyTorch takes on one core; the pool gives it all of them.
+    On a CPU it is NumPy that sorts, in a ninth of the time that PyTorch takes on one core, and the pool gives
+    it all of them; nothing in the pool calls PyTorch, whose threads would get in the way.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor, score: Score) -> None:
-        self._pool, self._score = pool, score
+    def __init__(self, score: Score, pool: ThreadPoolExecutor, cores: int) -> None:
+        self._score, self._pool, self._cores = score, pool, cores
 
     def common_top(self, rows: Rows, captions: Sequence[Evidence], percent: float) -> Tensor:
         """Eq. 4 and 5: AND over captions of the entries in the top `percent` % of each row;
         boolean `(rows, text_dim)`.
         """
-        return reduce(torch.logical_and, self._each(partial(top_per_row, percent=percent), rows, captions))
+        return self._over(rows, captions, lambda score: top_per_row(score, percent), lambda a, b: a & b)
 
     def worst_ranks(self, rows: Rows, captions: Sequence[Evidence]) -> Tensor:
         """For each entry the worst (largest) rank, 0 = most important in its row, over the captions; int64
         `(rows, text_dim)`.
         """
-        return reduce(torch.maximum, map(_ranks, self._each(descending, rows, captions)))
+        larger = torch.maximum if rows.weight.device.type != "cpu" else np.maximum
+        return self._over(rows, captions, ranks, larger)
 
-    def _each(
-        self, sort: Callable[[Tensor], Tensor], rows: Rows, captions: Sequence[Evidence]
-    ) -> Iterator[Tensor]:
+    def _over(
+        self,
+        rows: Rows,
+        captions: Sequence[Evidence],
+        sort: Callable[[Array], Array],
+        join: Callable[[Array, Array], Array],
+    ) -> Tensor:
+        """The captions' scores, each sorted, all joined."""
         if not captions:
             raise ValueError("Selection needs at least one caption.")
-        for first in range(0, len(captions), _CAPTIONS_AT_ONCE):
-            scores = [self._score(rows, caption) for caption in captions[first : first + _CAPTIONS_AT_ONCE]]
-            yield from map(sort, scores) if scores[0].device.type != "cpu" else self._pool.map(sort, scores)
+
+        def of(some: Sequence[Evidence]) -> Array:
+            return reduce(join, (sort(self._score(rows, caption)) for caption in some))
+
+        if rows.weight.device.type != "cpu":
+            found: Tensor = of(captions)
+            return found
+        _ = rows.magnitude, [caption.feature_norms for caption in captions]  # by PyTorch, so not in the pool
+        shares = filter(None, (captions[core :: self._cores] for core in range(self._cores)))
+        return torch.from_numpy(reduce(join, self._pool.map(of, shares)))
 
 
 def entries_to_keep(width: int, percent: float) -> int:
@@ -161,25 +173,25 @@ def entries_to_keep(width: int, percent: float) -> int:
     return max(1, min(width, round(width * percent / 100)))
 
 
-def top_per_row(score: Tensor, percent: float) -> Tensor:
+def top_per_row(score: Array, percent: float) -> Array:
     """The `percent` % largest entries of each row, boolean `(rows, text_dim)`; ties with the last are in."""
     keep = entries_to_keep(score.shape[1], percent)
-    if score.device.type != "cpu":
+    if isinstance(score, Tensor):
         return score >= torch.topk(score, keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    values, place = score.detach().float().numpy(), score.shape[1] - keep
-    return torch.from_numpy(values >= np.partition(values, place, axis=1)[:, place : place + 1])
+    place = score.shape[1] - keep
+    return score >= np.partition(score, place, axis=1)[:, place : place + 1]
 
 
-def descending(score: Tensor) -> Tensor:
-    """Positions within each row from its largest to its smallest entry."""
-    if score.device.type != "cpu":
-        return torch.argsort(score, dim=1, descending=True, stable=True)
-    return torch.from_numpy(np.argsort(-score.detach().float().numpy(), axis=1))
-
-
-def _ranks(order: Tensor) -> Tensor:
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
+def ranks(score: Array) -> Array:
+    """The rank of each entry within its row, 0 = largest, int64 `(rows, text_dim)`."""
+    if isinstance(score, Tensor):
+        order = torch.argsort(score, dim=1, descending=True, stable=True)
+        places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        return torch.empty_like(order).scatter_(1, order, places)
+    sorted_ = np.argsort(-score, axis=1)
+    found = np.empty_like(sorted_)
+    np.put_along_axis(found, sorted_, np.arange(sorted_.shape[1])[None], axis=1)
+    return found
 
 
 def _pieces(name: str, weight: Tensor) -> Iterator[Rows]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .score import Evidence, Rows, Score
+from .score import Array, Evidence, Rows, Score
 from .wanda import wanda
 
 SCORES: dict[str, Score] = {"magnitude x feature norm": wanda}
 
-__all__ = ["SCORES", "Evidence", "Rows", "Score"]
+__all__ = ["SCORES", "Array", "Evidence", "Rows", "Score"]

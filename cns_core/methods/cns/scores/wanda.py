@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from .score import Evidence, Rows
+from .score import Array, Evidence, Rows
 
 
-def wanda(rows: Rows, evidence: Evidence) -> Tensor:
+def wanda(rows: Rows, evidence: Evidence) -> Array:
     """`S[i,j] = |W[i,j]| * ||X[:,j]||_2`, the norm of input feature j over the caption's tokens."""
-    norms: Tensor = evidence.features.norm(dim=0)
-    return rows.weight.abs() * norms
+    return rows.magnitude * evidence.feature_norms

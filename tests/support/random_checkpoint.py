@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from .layout import SIZES, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
-from .training.text_encoder import LAYERS, TextEncoder
-from .training.unet import new_unet
-from .training.vae import SD15_LATENT_SCALE, Vae
+from small_base.layout import SIZES, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
+from small_base.training.text_encoder import LAYERS, TextEncoder
+from small_base.training.unet import new_unet
+from small_base.training.vae import SD15_LATENT_SCALE, Vae
 
 DEFAULT_SEED = 2024
 SMALL_TEXT_LAYERS = 2
