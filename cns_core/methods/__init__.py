@@ -6,11 +6,13 @@ from ..method import Method
 from .cns import Cns
 from .dense_kv import DenseKv
 from .random_entries import RandomEntries
+from .token_only import TokenOnly
 
 _ALL: tuple[Method, ...] = (
     Cns(),
     RandomEntries(),
     DenseKv(),
+    TokenOnly(),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

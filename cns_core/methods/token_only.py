@@ -1,0 +1,109 @@
+"""Textual Inversion (2208.01618): the new token's vector alone is learned, and no weight moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
+from ..projections import ProjectionLayout
+from .switch import Switchable
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """The loop owns the token: there is nothing to set."""
+
+
+@dataclass(frozen=True)
+class NoWeights:
+    """No entry may move."""
+
+    layout: ProjectionLayout
+
+    def digest(self) -> str:
+        return ""
+
+    def moving(self) -> dict[str, float]:
+        return dict.fromkeys(self.layout.names, 0.0)
+
+    def overlap(self, change: Change) -> float:
+        return 0.0
+
+    def report(self, parameters: int, earlier: Mapping[str, Change]) -> str:
+        return "- the token's vector alone: no weight moves"
+
+
+@dataclass(frozen=True)
+class NoChange:
+    """What earlier concepts left stays as it is."""
+
+    layout: ProjectionLayout
+
+    def lay(self, name: str, on: Tensor) -> Tensor:
+        return on
+
+    def moved(self, name: str) -> Tensor:
+        return torch.zeros(self.layout.shape(name), dtype=torch.bool)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def summary(self) -> str:
+        return "its token alone"
+
+
+class TokenAdaptation(Switchable):
+    """The weights as earlier concepts left them."""
+
+    def __init__(self, earlier: Earlier, device: torch.device | str) -> None:
+        self._layout = earlier.layout
+        self._changes = {
+            name: change.to(device) for name, change in earlier.changes().items() if bool(change.any())
+        }
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return []
+
+    def weight_functions(self) -> dict[str, WeightFunction]:
+        return {name: self.adding(change) for name, change in self._changes.items()}
+
+    def before_forward(self) -> None:
+        pass
+
+    def penalties(self) -> dict[str, Tensor]:
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        if state:
+            raise ValueError("The checkpoint belongs to another method. Delete it to start anew.")
+
+    def learned(self) -> NoChange:
+        return NoChange(self._layout)
+
+
+class TokenOnly:
+    """The token alone."""
+
+    name = "token alone"
+    Selection = TokenSettings
+    Training = TokenSettings
+
+    def prepare(self, material: Material, settings: TokenSettings) -> NoWeights:
+        return NoWeights(material.layout)
+
+    def start(
+        self, prepared: NoWeights, earlier: Earlier, settings: TokenSettings, device: torch.device
+    ) -> TokenAdaptation:
+        return TokenAdaptation(earlier, device)
+
+    def read(self, layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> NoChange:
+        if tensors:
+            raise ValueError(f"It has the tensors {sorted(tensors)}; of the token alone there are none.")
+        return NoChange(layout)
