@@ -30,7 +30,7 @@ STOCK_LOADER, SMALL_LOADER = "CheckpointLoaderSimple", "LoadSmallBase"
 SEED = 1
 
 # The small base, minutes on two cores: it has 2 million K/V entries to learn with, a tenth of SD 1.5's, which
-# have to move further; the settings of benchmarks/learning.py with a third more steps.
+# have to move further; the settings of benchmarks/quality with a third more steps.
 SMALL_RESOLUTION, SMALL_BUDGET, SMALL_GUIDANCE = 64, 17.0, 3.0
 SMALL_TRAINING = {
     "steps": 200,
