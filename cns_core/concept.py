@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .method import Taught
+
 KINDS = ("subject", "style", "scene")
+_MOST_CAPTIONS = 64  # that tell of a concept
 MAX_NAME_LENGTH = 64
 BUCKET_STEP = 64  # pixels; eight latent cells, so that the U-Net's three halvings come out even
 _TOKEN = re.compile(r"<[a-z0-9][a-z0-9_-]*>")
@@ -95,6 +98,12 @@ class Concept:
         """
         chosen = [image.captions[i % len(image.captions)] for i, image in enumerate(self.images)]
         return tuple(dict.fromkeys(map(self.class_caption, chosen)))
+
+    def taught(self) -> Taught:
+        """What prompts tell of it: each of its captions once, spread over all where there are many."""
+        captions = list(dict.fromkeys(c for image in self.images for c in image.captions))
+        few = captions[:: -(-len(captions) // _MOST_CAPTIONS)]
+        return Taught(self.token, self.class_word, tuple(few))
 
     def digest(self) -> str:
         """SHA-256 (hex) over every field, pixels and masks included; the same in every process."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .method import Change, ModelIdentity
+from .method import Change, ModelIdentity, Taught
 from .projections import ProjectionLayout, flat_weights
 from .tokens import TokenVectors
+
+# A name or token, and a number.
+_STRENGTH = re.compile(r"(.+?)\s*[:=\s]\s*([-+]?(?:\d+\.?\d*|\.\d+))")
 
 
 def fingerprint(
@@ -39,6 +44,7 @@ def _half_bytes(tensor: Tensor) -> memoryview:
 class LearnedConcept:
     """One learned concept.
 
+    captions: some that it was learned with, its token in them; later concepts are kept out of their way.
     method: its name in the registry.
     change: what it left in the projections.
     token_vectors: encoder -> float32 `(dim,)`.
@@ -50,12 +56,32 @@ class LearnedConcept:
     token: str
     class_word: str
     kind: str
+    captions: tuple[str, ...]
     method: str
     change: Change
     token_vectors: TokenVectors
     settings: dict[str, Any]
     losses: dict[str, Tensor]
     learned_at: str
+
+
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """W_t - W_0 of one projection, in two parts to be summed.
+
+    dense: float16 `(out, text_dim)`, or None for nothing; up @ down: float32 `(out, r)` and `(r, text_dim)`.
+    Long numbers that cancel for protected prompts stay apart until they are summed in full precision.
+    """
+
+    dense: Tensor | None
+    up: Tensor
+    down: Tensor
+
+    def summed(self) -> Tensor:
+        """Both parts, float16 `(out, text_dim)`."""
+        if self.dense is None:
+            return (self.up @ self.down).half()
+        return torch.addmm(self.dense.float(), self.up, self.down).half() if len(self.down) else self.dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +136,62 @@ class ConceptMemory:
             )
         return replace(self, concepts=self.concepts[:count])
 
+    def strengths(self, text: str) -> dict[str, float]:
+        """By token, from lines or parts between commas such as `<my-dog>: 0.8` or `my mug 1.2`.
+        ValueError for a concept that is not here, one that comes twice, or what is no number from -2 to 2.
+        """
+        found: dict[str, float] = {}
+        for part in filter(None, map(str.strip, text.replace("\n", ",").split(","))):
+            match = _STRENGTH.fullmatch(part)
+            number = float(match[2]) if match else math.nan
+            if match is None or not -2 <= number <= 2:
+                raise ValueError(
+                    f"{part!r} is no strength of a concept. Write its name or token and a number from -2 "
+                    "to 2, such as '<my-dog> 0.8', and commas or line ends between several."
+                )
+            token = self.concept(match[1].strip()).token
+            if token in found:
+                raise ValueError(f"The strength of {token} is given twice; give it once.")
+            found[token] = number
+        return found
+
+    def laid(self, strengths: Mapping[str, float] | None = None) -> dict[str, Laid]:
+        """Every projection's change, each concept laid on those before it.
+
+        strengths: by token, of some concepts; 1 for the others. 0 leaves the token alone of a concept.
+        """
+        by_token = strengths or {}
+
+        def of(name: str) -> Laid:
+            return self._laid(name, by_token)
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return dict(zip(self.layout.names, pool.map(of, self.layout.names), strict=True))
+
     def changes(self) -> dict[str, Tensor]:
         """W_t - W_0 of every projection `(out, text_dim)`, float16, each concept laid on those before it."""
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return dict(zip(self.layout.names, pool.map(self._change, self.layout.names), strict=True))
+        return {name: laid.summed() for name, laid in self.laid().items()}
 
-    def _change(self, name: str) -> Tensor:
-        laid = torch.zeros(self.layout.shape(name), dtype=torch.float16)
+    def _laid(self, name: str, strengths: Mapping[str, float]) -> Laid:
+        out, text_dim = self.layout.shape(name)
+        nothing = Laid(None, torch.zeros(out, 0), torch.zeros(0, text_dim))
+        laid = nothing
         for concept in self.concepts:
-            laid = concept.change.lay(name, laid)
+            strength = strengths.get(concept.token, 1.0)
+            if not strength:
+                continue
+            added = concept.change.added(name)
+            if added is not None:
+                up, down = added
+                laid = Laid(laid.dense, torch.cat([laid.up, strength * up], 1), torch.cat([laid.down, down]))
+                continue
+            before = laid.summed()
+            if strength == 1:
+                dense = concept.change.lay(name, before)
+            else:
+                after = concept.change.lay(name, before.clone()).float()
+                dense = torch.lerp(before.float(), after, strength).half()
+            laid = Laid(dense, nothing.up, nothing.down)
         return laid
 
     def moved(self, name: str) -> Tensor:
@@ -135,6 +208,10 @@ class ConceptMemory:
     def class_words(self) -> dict[str, str]:
         """token -> class word."""
         return {c.token: c.class_word for c in self.concepts}
+
+    def taught(self) -> tuple[Taught, ...]:
+        """What prompts tell of each concept, in order."""
+        return tuple(Taught(c.token, c.class_word, c.captions) for c in self.concepts)
 
     def with_learned(self, concept: LearnedConcept) -> ConceptMemory:
         return replace(self, concepts=(*self.concepts, concept))
@@ -159,7 +236,7 @@ class ConceptMemory:
         """sha256 over everything that decides what is drawn."""
         digest = hashlib.sha256(self.base.fingerprint.encode())
         for c in self.concepts:
-            digest.update("\0".join([c.name, c.token, c.class_word, c.kind, c.method]).encode())
+            digest.update("\0".join([c.name, c.token, c.class_word, c.kind, c.method, *c.captions]).encode())
             for name, tensor in sorted(c.change.tensors().items()):
                 digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
             for encoder in sorted(c.token_vectors):

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from .atomic_write import write_atomically
+from .captions import template_captions
 from .concept import KINDS, check_token
 from .families import FAMILIES
 from .memory import ConceptMemory, LearnedConcept
@@ -33,7 +34,8 @@ _MAX_HEADER = 8 * 2**20
 _MAX_ENTRIES = 2**32
 _MANIFEST_KEYS = {"version", "base", "projections", "concepts"}
 _CONCEPT_KEYS = {
-    *("name", "token", "class_word", "kind", "method", "settings", "losses", "learned_at", "encoders"),
+    *("name", "token", "class_word", "kind", "captions", "method"),
+    *("settings", "losses", "learned_at", "encoders"),
 }
 
 Tensors = dict[str, torch.Tensor]
@@ -69,6 +71,7 @@ def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
                 "token": c.token,
                 "class_word": c.class_word,
                 "kind": c.kind,
+                "captions": list(c.captions),
                 "method": c.method,
                 "settings": c.settings,
                 "losses": list(c.losses),
@@ -175,7 +178,7 @@ def _check_keys(path: Path, manifest: dict[str, Any]) -> None:
     if unknown := sorted(set(manifest) - _MANIFEST_KEYS):
         raise MemoryFileError(f"{path.name} has unknown manifest keys: {', '.join(unknown)}.")
     for i, entry in enumerate(manifest["concepts"], 1):
-        if not isinstance(entry, dict) or set(entry) != _CONCEPT_KEYS:
+        if not isinstance(entry, dict) or set(entry) | {"captions"} != _CONCEPT_KEYS:
             raise MemoryFileError(
                 f"{path.name}: concept {i} has the manifest keys {sorted(entry)}; expected "
                 f"{sorted(_CONCEPT_KEYS)}."
@@ -221,6 +224,7 @@ def _concept(
         token=check_token(str(entry["token"])),
         class_word=str(entry["class_word"]),
         kind=str(entry["kind"]),
+        captions=_captions(where, entry),
         method=entry["method"],
         change=change,
         token_vectors={e: v.reshape(-1) for e, v in vectors.items()},
@@ -228,6 +232,19 @@ def _concept(
         losses={str(name): losses[:, column] for column, name in enumerate(entry["losses"])},
         learned_at=str(entry["learned_at"]),
     )
+
+
+def _captions(where: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    if "captions" not in entry:  # files of version 1, and the first ones of version 2
+        return template_captions(entry["kind"], entry["token"])
+    captions = entry["captions"]
+    if (
+        not isinstance(captions, list)
+        or not captions
+        or not all(isinstance(caption, str) and entry["token"] in caption for caption in captions)
+    ):
+        raise MemoryFileError(f"{where} has no captions, or some without its token {entry['token']!r}.")
+    return tuple(captions)
 
 
 def _float32(

@@ -20,13 +20,31 @@ import torch
 from torch import Tensor
 
 from .projections import ProjectionLayout
+from .text_features import TextFeatures
+
+TOKEN = "token"  # the group of the token's own vectors, which the loop moves
 
 # The frozen weight of a projection to the one that is used in its place: out of place, in the weight's dtype.
 WeightFunction = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Taught:
+    """A concept as far as prompts tell of it. captions: with its token in them."""
+
+    token: str
+    class_word: str
+    captions: tuple[str, ...]
+
+    def class_captions(self) -> tuple[str, ...]:
+        """The captions with the class word in the token's place."""
+        return tuple(caption.replace(self.token, self.class_word) for caption in self.captions)
+
+
 class Material(Protocol):
     """What a method may look at before a concept is trained."""
+
+    device: torch.device  # to compute on
 
     @property
     def layout(self) -> ProjectionLayout:
@@ -35,7 +53,17 @@ class Material(Protocol):
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The concept's own, its class word in the token's place."""
+        """One of each picture of the concept, its class word in the token's place."""
+        ...
+
+    @property
+    def taught(self) -> Taught:
+        """The concept that is to be learned."""
+        ...
+
+    @property
+    def earlier(self) -> tuple[Taught, ...]:
+        """What the memory holds already."""
         ...
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -53,6 +81,19 @@ class Material(Protocol):
             captions: of the concept.
             general: the same for every concept, so that their features are kept for the next one.
             tokens: which of a prompt's tokens count, see `text_features.counted_tokens`.
+        """
+        ...
+
+    def second_moments(self, groups: Sequence[Sequence[str]], tokens: str, lasting: int) -> list[Tensor]:
+        """The second moment `(text_dim, text_dim)`, float64 on the CPU, of each group of prompts, which may
+        have earlier concepts' tokens in them (`moments.py`).
+
+        Shows progress, and may raise to stop.
+
+        Args:
+            tokens: which of a prompt's tokens count.
+            lasting: so many of the first groups have no learned tokens and come again with the next concept;
+                what is found of them is kept.
         """
         ...
 
@@ -75,8 +116,19 @@ class Prepared(Protocol):
         """
         ...
 
-    def overlap(self, change: Change) -> float:
-        """How much of what may move an earlier concept has moved: intersection over union, 0 to 1."""
+    def picture(self, earlier: Mapping[str, Change]) -> Tensor:
+        """The same as a picture `(1, H, W, 3)`."""
+        ...
+
+    def outcome(self, change: Change) -> str:
+        """What has come of it in figures, for people, as a Markdown list; empty if there is nothing to tell.
+
+        change: what was learned with it.
+        """
+        ...
+
+    def check(self, earlier: Earlier) -> None:
+        """ValueError when it was prepared for training on top of something else."""
         ...
 
 
@@ -92,6 +144,12 @@ class Change(Protocol):
         """W - W_0 `(out, text_dim)`, float16, of a projection with this concept.
 
         on: the same without it, as earlier concepts left it. It may be changed in place and given back.
+        """
+        ...
+
+    def added(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """(up `(out, r)`, down `(r, text_dim)`) float32, when all that it does to a projection is to add
+        up @ down to whatever is there; None when it takes the place of something.
         """
         ...
 
@@ -116,6 +174,10 @@ class Earlier(Protocol):
         """Which projections there are."""
         ...
 
+    def taught(self) -> tuple[Taught, ...]:
+        """The concepts in the order in which they were learned."""
+        ...
+
     def changes(self) -> Mapping[str, Tensor]:
         """W_{t-1} - W_0 of every projection `(out, text_dim)`, float16."""
         ...
@@ -127,7 +189,7 @@ class Earlier(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ParameterGroup:
-    """Parameters that share a learning rate.
+    """Parameters that share a learning rate. One without a gradient is left as it is.
 
     name: of its gradient norm in reports; setting: what users call the rate.
     """
@@ -136,6 +198,14 @@ class ParameterGroup:
     setting: str
     rate: float
     parameters: Sequence[Tensor]
+
+
+class Probe(Protocol):
+    """What an adaptation may ask of the loop between two steps."""
+
+    def caption_features(self) -> TextFeatures:
+        """The concept's captions, each once, with the token as it stands; without a gradient."""
+        ...
 
 
 class Adaptation(Protocol):
@@ -147,6 +217,16 @@ class Adaptation(Protocol):
 
     def weight_functions(self) -> Mapping[str, WeightFunction]:
         """How each projection that may change is computed from its frozen weight."""
+        ...
+
+    def before_step(self, step: int, steps: int, probe: Probe) -> None:
+        """Called before each of the run's optimizer steps, which are counted from 0."""
+        ...
+
+    def rate_factors(self, step: int, steps: int) -> Mapping[str, float]:
+        """Factors on the learning rates at a step, by the names of groups, the token's among them;
+        1 for those that are not named.
+        """
         ...
 
     def before_forward(self) -> None:
@@ -179,9 +259,11 @@ class Method(Protocol):
 
     Selection and Training are frozen dataclasses (see `settings.py`):
     the settings of `prepare` and of `start`.
+    prior: the name of the one that goes with it, where the user leaves the choice open.
     """
 
     name: str
+    prior: str
     Selection: type[Any]
     Training: type[Any]
 

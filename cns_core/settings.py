@@ -58,6 +58,11 @@ def choice(default: str, choices: tuple[str, ...], help: str, *, rare: bool = Fa
     return field(default=default, metadata={_DESCRIBED: Described(help, choices=choices, rare=rare)})
 
 
+def text(default: str, help: str, *, rare: bool = False) -> Any:
+    """A field for any text, of one or more lines."""
+    return field(default=default, metadata={_DESCRIBED: Described(help, rare=rare)})
+
+
 def switch(default: bool, help: str, *, rare: bool = False) -> Any:
     """A field for yes or no."""
     return field(default=default, metadata={_DESCRIBED: Described(help, rare=rare)})

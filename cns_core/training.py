@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .backend import DiffusionBackend
 from .checkpoint import TrainerState, optimizer_state, restore_optimizer
-from .method import Adaptation, ParameterGroup
+from .method import TOKEN, Adaptation, ParameterGroup
 from .objective import prediction_error, total_loss
 from .priors import ClassLatents, NoisedBatch, PriorBatch
 from .schedule import NoiseLevels, learning_rate_factor
@@ -72,7 +72,8 @@ class StepReport:
 OnStep = Callable[[StepReport], None]
 
 DIFFUSION = "diffusion"  # the name of the concept's own loss
-TOKEN = "token"
+
+_ENCODED_AT_ONCE = 16  # captions
 
 # A copy of the whole state is kept this often, to go back to when the loss turns NaN or infinite.
 _KEEP_GOOD_EVERY = 25
@@ -138,6 +139,7 @@ class ConceptTrainer:
         with self.backend.weights_patched(self.adaptation.weight_functions()):
             while self.step < s.steps:
                 begin = time.perf_counter()
+                self.adaptation.before_step(self.step, s.steps, self)
                 self._step_start = self.generator.get_state()
                 self.optimizer.zero_grad(set_to_none=True)
                 share = 1 / s.gradient_accumulation
@@ -151,8 +153,9 @@ class ConceptTrainer:
                 if self.step % _KEEP_GOOD_EVERY == 0:
                     self._last_good = self.state()
                 factor = learning_rate_factor(self.step, s.steps, s.lr_schedule, s.warmup_steps)
+                own = self.adaptation.rate_factors(self.step, s.steps)
                 for group, of_optimizer in zip(self.groups, self.optimizer.param_groups, strict=True):
-                    of_optimizer["lr"] = group.rate * factor
+                    of_optimizer["lr"] = group.rate * factor * own.get(group.name, 1.0)
                 self.optimizer.step()
                 names = [*list(batches[0])[1:], *(group.name for group in self.groups)]
                 found = dict(zip(names, numbers, strict=True))
@@ -177,6 +180,17 @@ class ConceptTrainer:
             generator=self._step_start.clone(),
             losses={name: tuple(values) for name, values in self.losses.items()},
         )
+
+    # What an adaptation may ask for (`method.Probe`).
+
+    def caption_features(self) -> TextFeatures:
+        """The concept's captions, each once, with the token as it stands; without a gradient."""
+        captions = list(dict.fromkeys(c for image in self.data.images for c in image.captions))
+        parts = [captions[i : i + _ENCODED_AT_ONCE] for i in range(0, len(captions), _ENCODED_AT_ONCE)]
+        with torch.no_grad():
+            return TextFeatures.concatenated(
+                [self.backend.encode(part, self.vectors).detached() for part in parts]
+            )
 
     # What a prior may ask for (`priors.Teacher`).
 

@@ -37,6 +37,14 @@ class ApplyPersonalizedUNet(io.ComfyNode):
                     tooltip="Draw as of an earlier stage: a concept's name, token or number. Empty: "
                     "everything learned.",
                 ),
+                io.String.Input(
+                    "strengths",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Strengths of single concepts, by name or token: '<my-dog> 0.8, my mug 1.2'. "
+                    "1 for those not named; 0 leaves only a concept's token.",
+                ),
             ],
             outputs=[
                 io.Model.Output("personalized_model", display_name="MODEL"),
@@ -46,6 +54,6 @@ class ApplyPersonalizedUNet(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, memory: ConceptMemory, strength: float, as_of: str
+        cls, model: Any, clip: Any, memory: ConceptMemory, strength: float, as_of: str, strengths: str = ""
     ) -> io.NodeOutput:
-        return io.NodeOutput(*personalize(model, clip, memory, strength, as_of))
+        return io.NodeOutput(*personalize(model, clip, memory, strength, as_of, strengths))

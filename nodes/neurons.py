@@ -1,20 +1,27 @@
-"""SelectConceptNeurons: which K/V entries matter for a concept and not for images in general."""
+"""SelectConceptNeurons: what of K/V may move for a concept, and what of it must not."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..cns_core.concept import Concept
-from ..cns_core.evaluation.plots import share_bars
 from ..cns_core.host.prepare import prepare
 from ..cns_core.host.progress import Progress
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.methods import METHODS
-from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, schema, sockets_of
+from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of
 
-_METHOD = METHODS["cns"]
+# What users choose from, and the method of the registry that it stands for.
+DIRECTIONS, NEURONS = "directions", "neurons"
+_METHODS = {
+    DIRECTIONS: METHODS["directions"],
+    NEURONS: METHODS["cns"],
+    "guarded neurons": METHODS["guarded neurons"],
+}
+_NEURONS, _DIRECTIONS = _METHODS[NEURONS].Selection, _METHODS[DIRECTIONS].Selection
 
 
 class SelectConceptNeurons(io.ComfyNode):
@@ -24,17 +31,30 @@ class SelectConceptNeurons(io.ComfyNode):
         return schema(
             node_id="SelectConceptNeurons",
             display_name="Select Concept Neurons",
-            description="Finds the cross-attention key/value entries that matter for the concept "
-            "and not for images in general.",
+            description="Finds what of the cross-attention's keys and values may move for the concept: "
+            "directions in which nothing else listens, or the entries that matter for it.",
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint's MODEL, without a memory applied."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 ConceptSocket.Input("concept", tooltip="From Load Concept Images."),
-                *sockets_of(_METHOD.Selection, names),
+                *sockets_of(_NEURONS, names, prefix="For neurons. "),
                 MemorySocket.Input(
-                    "memory", optional=True, tooltip="What was learned before, to see the overlap."
+                    "memory",
+                    optional=True,
+                    tooltip="What was learned before: directions leave it alone, and the picture shows how "
+                    "far it would be touched. The same memory as Continual Train's.",
                 ),
-                *sockets_of(_METHOD.Selection, ["score"], optional=True),
+                *sockets_of(_NEURONS, ["score"], prefix="For neurons. ", optional=True),
+                io.Combo.Input(
+                    "what_may_move",
+                    options=list(_METHODS),
+                    default=DIRECTIONS,
+                    optional=True,
+                    tooltip="directions: few directions of the text features in which only this concept "
+                    "speaks, so that nothing else changes. neurons: the paper's, few entries of K/V. "
+                    "guarded neurons: these, held still where something else would hear them.",
+                ),
+                *sockets_of(_DIRECTIONS, [f.name for f in fields(_DIRECTIONS)], optional=True),
             ],
             outputs=[
                 NeuronsSocket.Output("neurons", display_name="neurons"),
@@ -45,13 +65,18 @@ class SelectConceptNeurons(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, concept: Concept, memory: ConceptMemory | None = None, **settings: Any
+        cls,
+        model: Any,
+        clip: Any,
+        concept: Concept,
+        memory: ConceptMemory | None = None,
+        what_may_move: str = NEURONS,  # of graphs from before there was a choice
+        **settings: Any,
     ) -> io.NodeOutput:
-        chosen = _METHOD.Selection(**settings)
+        method = _METHODS[what_may_move]
         with Progress(1) as progress:
-            plan = prepare(model, clip, concept, memory, _METHOD, chosen, progress.phase)
+            chosen = chosen_of(method.Selection, settings)
+            plan = prepare(model, clip, concept, memory, method, chosen, progress.phase)
         earlier = {c.token: c.change for c in memory.concepts} if memory is not None else {}
-        overlap = [(token, plan.prepared.overlap(change)) for token, change in earlier.items()]
         text = plan.prepared.report(plan.parameters, earlier)
-        picture = share_bars(list(plan.prepared.moving().items()), overlap)
-        return io.NodeOutput(plan, picture, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(plan, plan.prepared.picture(earlier), text, ui=ui.PreviewText(text))

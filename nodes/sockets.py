@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -30,19 +30,30 @@ def advanced(socket: Any) -> Any:
     return socket
 
 
-def sockets_of(settings: type[Any], names: Sequence[str], *, optional: bool = False) -> list[Any]:
+def sockets_of(
+    settings: type[Any], names: Sequence[str], *, prefix: str = "", optional: bool = False
+) -> list[Any]:
     """Inputs for some settings of a class, in the order of `names`.
 
-    optional: saved graphs need not have them.
+    prefix: of the tooltips; optional: saved graphs need not have them.
     """
     known = described(settings)
-    return [_socket(name, *known[name], optional) for name in names]
+    return [_socket(name, *known[name], prefix, optional) for name in names]
 
 
-def _socket(name: str, default: Any, what: Described, optional: bool) -> Any:
-    common: dict[str, Any] = {"default": default, "tooltip": what.help, "optional": optional}
+def chosen_of(settings: type[Any], values: Mapping[str, Any]) -> Any:
+    """An instance of a class of settings from what a node was given; the rest of it is for other classes.
+    ValueError for a value out of its range.
+    """
+    return settings(**{name: values[name] for name in described(settings) if name in values})
+
+
+def _socket(name: str, default: Any, what: Described, prefix: str, optional: bool) -> Any:
+    common: dict[str, Any] = {"default": default, "tooltip": prefix + what.help, "optional": optional}
     if what.choices:
         socket = io.Combo.Input(name, options=list(what.choices), **common)
+    elif isinstance(default, str):
+        socket = io.String.Input(name, multiline=True, **common)
     elif isinstance(default, bool):
         socket = io.Boolean.Input(name, **common)
     elif isinstance(default, int):

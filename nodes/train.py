@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -15,21 +14,24 @@ from ..cns_core.host.types import Loaded
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.method import Plan
 from ..cns_core.methods import METHODS
-from ..cns_core.settings import TrainSettings
-from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, schema, sockets_of
+from ..cns_core.priors import PRIORS
+from ..cns_core.settings import TrainSettings, described
+from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of
 
-_METHOD = METHODS["cns"]
+_NEURONS, _DIRECTIONS = METHODS["cns"].Training, METHODS["directions"].Training
+_AUTOMATIC = "automatic"
 
 
 class ContinualTrain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         rare = ("gradient_accumulation", "lr_schedule", "warmup_steps", "min_snr_gamma", "masked_loss")
+        rare_of_directions = ("directions", "guard", "token_first", "token_after", "moves")
         return schema(
             node_id="ContinualTrain",
             display_name="Continual Train",
-            description="Trains the concept's neurons and its token, holding still what earlier concepts "
-            "need. Cancel keeps what was learned: queue the same graph again to go on.",
+            description="Trains what may move for the concept, and its token; what earlier concepts need is "
+            "left alone. Cancel keeps what was learned: queue the same graph again to go on.",
             search_aliases=["train", "personalise", "dreambooth", "textual inversion"],
             is_output_node=True,
             inputs=[
@@ -41,8 +43,16 @@ class ContinualTrain(io.ComfyNode):
                 ConceptSocket.Input("concept", tooltip="From Load Concept Images."),
                 NeuronsSocket.Input("neurons", tooltip="From Select Concept Neurons, for this concept."),
                 *sockets_of(TrainSettings, ["steps"]),
-                *sockets_of(_METHOD.Training, ["neuron_lr"]),
-                *sockets_of(TrainSettings, ["token_lr", "batch_size", "seed", "prior", "prior_weight"]),
+                *sockets_of(_NEURONS, ["neuron_lr"], prefix="For neurons. "),
+                *sockets_of(TrainSettings, ["token_lr", "batch_size", "seed"]),
+                io.Combo.Input(
+                    "prior",
+                    options=[_AUTOMATIC, *PRIORS],
+                    default=_AUTOMATIC,
+                    tooltip=f"{described(TrainSettings)['prior'][1].help} automatic: given class images "
+                    "where some are connected, else image-free for neurons and none for directions.",
+                ),
+                *sockets_of(TrainSettings, ["prior_weight"]),
                 io.String.Input(
                     "preview_prompt",
                     default="",
@@ -56,7 +66,7 @@ class ContinualTrain(io.ComfyNode):
                     max=100_000,
                     tooltip="Steps between previews; 0 draws none.",
                 ),
-                *sockets_of(_METHOD.Training, ["keep_earlier", "keep_base"]),
+                *sockets_of(_NEURONS, ["keep_earlier", "keep_base"], prefix="For neurons. "),
                 *sockets_of(TrainSettings, [*rare, "class_image_count"]),
                 MemorySocket.Input(
                     "memory", optional=True, tooltip="What was learned before. Unplugged: start a new memory."
@@ -65,6 +75,12 @@ class ContinualTrain(io.ComfyNode):
                     "class_images",
                     optional=True,
                     tooltip="For 'given class images': ordinary pictures of the class.",
+                ),
+                *sockets_of(
+                    _DIRECTIONS,
+                    ["least_gain", "direction_lr", *rare_of_directions],
+                    prefix="For directions. ",
+                    optional=True,
                 ),
             ],
             outputs=[
@@ -88,19 +104,22 @@ class ContinualTrain(io.ComfyNode):
         class_images: Tensor | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
-        of_method = {f.name: settings.pop(f.name) for f in fields(neurons.method.Training)}
+        if settings["prior"] == _AUTOMATIC:
+            given = class_images is not None
+            settings["prior"] = "given class images" if given else neurons.method.prior
         lesson = Lesson(
             Loaded(model, clip, vae),
             concept,
             neurons,
             memory,
             class_images,
-            TrainSettings(**settings),
-            neurons.method.Training(**of_method),
+            chosen_of(TrainSettings, settings),
+            chosen_of(neurons.method.Training, settings),
             Preview(preview_prompt.strip(), preview_every),
         )
         learned = learn(lesson)
         losses = {name: values.tolist() for name, values in learned.memory.concepts[-1].losses.items()}
         curve = loss_curve(losses, f"{concept.token}: loss per step")
-        text = "\n\n".join([*learned.notes, learned.memory.summary()])
+        outcome = neurons.prepared.outcome(learned.memory.concepts[-1].change)
+        text = "\n\n".join(filter(None, [*learned.notes, outcome, learned.memory.summary()]))
         return io.NodeOutput(learned.memory, curve, text, ui=ui.PreviewText(text))

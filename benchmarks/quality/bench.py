@@ -68,7 +68,8 @@ class Bench:
         self, concept: Concept, memory: ConceptMemory | None, variant: str, seed: int
     ) -> tuple[ConceptMemory, dict[str, float]]:
         """The memory with one more concept, and how much of K/V may move and how long it took."""
-        chosen, wanted = VARIANTS[variant], {**self.options.settings, "seed": seed}
+        chosen = VARIANTS[variant]
+        wanted = {"prior": chosen.method.prior, **self.options.settings, "seed": seed}
         begin = time.perf_counter()
         loaded, selection = self.loaded, chosen.selection(wanted)
         plan = prepare(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 from devtools.concept_folders import ConceptFolder
-from small_base.world.wording import a_or_an
+from small_base.world.catalog import SMALL_FILE
+from small_base.world.palette import COLOURS
+from small_base.world.wording import LEADS, PLAIN_PLACES, STYLE_TAILS, UNORDERED, a_or_an, article, where
 
 COUNT = 8  # for each concept
 
@@ -28,3 +32,23 @@ def prompts_for(kind: str, word: str) -> list[str]:
 def plain_prompts(concept: ConceptFolder) -> list[str]:
     """What the untouched base is asked for: a style or a place without a name of its own is left out."""
     return prompts_for(concept.kind, concept.class_word if concept.kind == "subject" else "")
+
+
+def base_prompts(count: int, seed: int) -> list[str]:
+    """Prompts in the wordings that the small base learned, of the things that it knows; no two alike."""
+    things = SMALL_FILE.read_text(encoding="utf-8").split("\n")
+    names = [name for name in things if name.strip()]
+    rng, found = random.Random(seed), {}
+    while len(found) < count:
+        first, second = (article(rng.choice(names)) for _ in range(2))
+        named = rng.choice(UNORDERED).format(a=first, b=second) if rng.random() < 0.3 else first
+        text = rng.choice(LEADS).format(things=named)
+        if rng.random() < 0.4:
+            text += rng.choice(STYLE_TAILS).format(style=rng.choice(("fluent", "twemoji")))
+        if rng.random() < 0.5:
+            text += f" {where(rng.choice(('meadow', 'beach', 'night', 'snow')))}"
+        else:
+            colour = rng.choice(list(COLOURS))
+            text += rng.choice(PLAIN_PLACES).format(colour=colour, a_colour=f"{a_or_an(colour)} {colour}")
+        found[text] = None
+    return list(found)

@@ -181,6 +181,7 @@ def some_memory(loaded: HostModel, concepts: int) -> ConceptMemory:
             f"<concept-{index}>",
             "dog",
             "subject",
+            (f"a photo of <concept-{index}>",),
             "cns",
             CnsChange(mask, (1e-3 * torch.randn(mask.count(), generator=generator)).half()),
             vectors,

@@ -112,6 +112,43 @@ def share_bars(
     return canvas.tensor()
 
 
+def gain_bars(gains: Sequence[float], heard: Sequence[tuple[str, float]] = ()) -> Tensor:
+    """Bars of the directions' gains on a scale of powers of ten, beneath them the share in [0, 1] of what is
+    learned along them that each earlier concept hears. (1, H, 760, 3), taller with more bars.
+
+    ValueError for a gain that is not above 0, or a share outside its range.
+    """
+    wrong = [gain for gain in gains if not 0 < gain < math.inf] + [s for _, s in heard if not 0.0 <= s <= 1.0]
+    if wrong:
+        raise ValueError(f"Expected gains above 0 and shares in [0, 1]; got {wrong[:3]}.")
+    pitch, head, width = 24, 92, 760
+    below = head + len(gains) * pitch + 24
+    canvas = _Canvas(width, below + (40 + len(heard) * pitch + 12 if heard else 0))
+    canvas.text(
+        (width / 2, 24), "Directions of the concept's own: forecast", 20, anchor="mm", width=width - 40
+    )
+    low, high = -1, max(1, math.ceil(math.log10(max(gains, default=10.0))))
+    note = (
+        f"gain: how many times as loud as all that is protected; a full bar is {10**high:,}, an empty one 0.1"
+    )
+    canvas.text((width / 2, 54), note, 14, FAINT_INK, "mm", width - 40)
+    for number, gain in enumerate(gains):
+        top = head + number * pitch
+        share = min(1.0, max(0.0, (math.log10(gain) - low) / (high - low)))
+        canvas.bar(
+            (16.0, top + 2.0, width - 16.0, top + 20.0), f"direction {number + 1}", share, f"{gain:.3g}", 14
+        )
+    if heard:
+        canvas.line([(16, below - 2), (width - 16, below - 2)], GRID, 1)
+        title = "What earlier concepts hear of it; a full bar is all of it"
+        canvas.text((16, below + 20), title, 14, anchor="lm")
+    for number, (label, share) in enumerate(heard):
+        top = below + 40 + number * pitch
+        box = (16.0, top + 2.0, width - 16.0, top + 20.0)
+        canvas.bar(box, label, share, _percent(share), 14)
+    return canvas.tensor()
+
+
 class _Canvas:
     """A white page whose coordinates are pixels of the finished picture."""
 

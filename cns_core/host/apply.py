@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.weight_adapter
 import torch
 from torch import Tensor
 
-from ..memory import ConceptMemory
+from ..memory import ConceptMemory, Laid
 from .types import Model
 
 # Above this share of a matrix, a value for each entry takes less than positions (4 bytes) and values (2).
@@ -40,23 +41,46 @@ class PackedPatch(comfy.weight_adapter.WeightAdapterBase):
         return added.reshape(weight.shape).to(weight.dtype)
 
 
+class FactoredPatch(comfy.weight_adapter.WeightAdapterBase):
+    """A weight patch: adds `up (out, r) @ down (r, text_dim)`, and values where there are some besides.
+
+    weights: `(up, down)` or `(up, down, values (out, text_dim))`, summed in float32.
+    """
+
+    name = "cns directions"
+
+    def __init__(self, loaded_keys: set[str], weights: tuple[Tensor, ...]) -> None:
+        self.loaded_keys = loaded_keys
+        self.weights = weights
+
+    def calculate_weight(self, weight: Tensor, key: str, strength: float, *_: Any, **__: Any) -> Tensor:
+        """The patched weight, in the weight's dtype."""
+        up, down, *values = (t.to(weight.device, torch.float32) for t in self.weights)
+        added = torch.addmm(weight.float().reshape(len(up), -1), up, down, alpha=strength)
+        for more in values:
+            added = added.add_(more, alpha=strength)
+        return added.reshape(weight.shape).to(weight.dtype)
+
+
 def carries_memory(model: Model) -> bool:
     """Whether a memory was applied to this MODEL."""
-    return any(isinstance(patch[1], PackedPatch) for patches in model.patches.values() for patch in patches)
+    ours = (PackedPatch, FactoredPatch)
+    return any(isinstance(patch[1], ours) for patches in model.patches.values() for patch in patches)
 
 
-def apply_changes(model: Model, memory: ConceptMemory, strength: float) -> Model:
+def apply_changes(
+    model: Model, memory: ConceptMemory, strength: float, strengths: Mapping[str, float] | None = None
+) -> Model:
     """A clone of MODEL that draws with what the memory holds, scaled by `strength`; exact, and off again
     without a trace.
+
+    strengths: of single concepts, by token.
     """
-    patches: dict[str, PackedPatch] = {}
-    for name, change in memory.changes().items():
-        key, flat = f"diffusion_model.{name}.weight", change.view(-1)
-        moved = flat.nonzero().reshape(-1)
-        if len(moved) > _DENSE * len(flat):
-            patches[key] = PackedPatch({key}, (change,))
-        elif len(moved):
-            patches[key] = PackedPatch({key}, (moved.to(torch.int32), flat[moved]))
+    patches: dict[str, PackedPatch | FactoredPatch] = {}
+    for name, laid in memory.laid(strengths).items():
+        key = f"diffusion_model.{name}.weight"
+        if (patch := _patch(key, laid)) is not None:
+            patches[key] = patch
     clone = model.clone()
     refused = set(patches) - set(clone.add_patches(patches, strength))
     if refused:
@@ -65,3 +89,16 @@ def apply_changes(model: Model, memory: ConceptMemory, strength: float) -> Model
             f"{sorted(refused)[0]}."
         )
     return clone
+
+
+def _patch(key: str, laid: Laid) -> PackedPatch | FactoredPatch | None:
+    if len(laid.down):
+        values = () if laid.dense is None else (laid.dense,)
+        return FactoredPatch({key}, (laid.up, laid.down, *values))
+    if laid.dense is None:
+        return None
+    flat = laid.dense.view(-1)
+    moved = flat.nonzero().reshape(-1)
+    if len(moved) > _DENSE * len(flat):
+        return PackedPatch({key}, (laid.dense,))
+    return PackedPatch({key}, (moved.to(torch.int32), flat[moved])) if len(moved) else None

@@ -74,6 +74,7 @@ class Lesson:
                 f"These neurons were selected for another concept than {self.concept.name!r}. "
                 "Connect one CONCEPT to both SelectConceptNeurons and ContinualTrain."
             )
+        self.plan.prepared.check(self.memory or ConceptMemory(base.identity, base.layout))
         PRIORS[self.settings.prior].check(self.class_images)
 
     def key(self, base: BaseModel) -> str:
@@ -233,6 +234,7 @@ class LearningRun:
             token=concept.token,
             class_word=concept.class_word,
             kind=concept.kind,
+            captions=concept.taught().captions,
             method=self.lesson.plan.method.name,
             change=adaptation.learned(),
             token_vectors=state.token_vectors,

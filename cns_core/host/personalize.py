@@ -10,11 +10,23 @@ from .types import Clip, Model
 
 
 def personalize(
-    model: Model, clip: Clip, memory: ConceptMemory, strength: float = 1.0, as_of: str = ""
+    model: Model,
+    clip: Clip,
+    memory: ConceptMemory,
+    strength: float = 1.0,
+    as_of: str = "",
+    strengths: str = "",
 ) -> tuple[Model, Clip]:
-    """Clones of MODEL and CLIP with the memory's values and tokens;
-    ValueError when it was made on another base.
+    """Clones of MODEL and CLIP with the memory's values and tokens.
+
+    Args:
+        strength: of all weight changes.
+        as_of: an earlier stage, see `ConceptMemory.stage`; empty for all of it.
+        strengths: of single concepts, see `ConceptMemory.strengths`.
+
+    Raises:
+        ValueError: the memory was made on another base, or has no such stage or concept.
     """
     memory.check_base(read_base(model, clip).identity)
-    stage = memory.stage(as_of) if as_of.strip() else memory
-    return apply_changes(model, stage, strength), with_tokens(clip, stage.token_vectors())
+    stage, single = memory.stage(as_of) if as_of.strip() else memory, memory.strengths(strengths)
+    return apply_changes(model, stage, strength, single), with_tokens(clip, stage.token_vectors())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,9 +15,11 @@ from torch import Tensor
 from ..concept import Concept, check_free
 from ..memory import ConceptMemory
 from ..method import Method, Plan
+from ..moments import second_moment
 from ..text_features import counted_tokens
+from .kept_moments import kept_moment
 from .model import BaseModel, check_trainable, read_base
-from .text import check_length, encode_prompts, known_tokens
+from .text import check_length, encode_prompts, known_tokens, with_tokens
 from .types import Clip, Model, OnProgress
 
 _BATCH = 16  # prompts that are encoded at once
@@ -38,7 +42,7 @@ def prepare(
     """
     base = read_base(model, clip)
     check_concept(concept, base, model, clip, memory)
-    material = HostMaterial(base, clip, concept, on_progress)
+    material = HostMaterial(base, clip, concept, memory, on_progress)
     prepared = method.prepare(material, settings)
     on_progress(1, 1)
     return Plan(method, settings, prepared, base.identity, concept.digest(), base.parameters)
@@ -65,20 +69,28 @@ def check_concept(
 class HostMaterial:
     """What methods may look at (`method.Material`), from the user's own MODEL and CLIP."""
 
-    def __init__(self, base: BaseModel, clip: Clip, concept: Concept, on_progress: OnProgress) -> None:
-        self.layout, self.captions = base.layout, concept.class_captions()
+    def __init__(
+        self,
+        base: BaseModel,
+        clip: Clip,
+        concept: Concept,
+        memory: ConceptMemory | None,
+        on_progress: OnProgress,
+    ) -> None:
+        self.layout, self.captions, self.taught = base.layout, concept.class_captions(), concept.taught()
+        self.earlier = () if memory is None else memory.taught()
+        self.device = management.get_torch_device()
         self._base, self._clip, self._on_progress = base, clip, on_progress
+        self._with_earlier = clip if memory is None else with_tokens(clip, memory.token_vectors())
 
     def weights(self) -> Mapping[str, Tensor]:
-        device = management.get_torch_device()
-        return {name: weight.to(device).float() for name, weight in self._base.weights.items()}
+        return {name: weight.to(self.device).float() for name, weight in self._base.weights.items()}
 
     def features(
         self, captions: Sequence[str], general: Sequence[str], tokens: str
     ) -> tuple[list[Tensor], list[Tensor]]:
         total = len(captions) + len(general) + 1  # and one for what is made of them
-        device = management.get_torch_device()
-        management.load_models_gpu([self._clip.patcher], force_full_load=True)
+        self._load()
         with torch.no_grad():
             own = self._encoded(captions, tokens, lambda done: self._on_progress(done, total))
             key = (self._clip.patcher.patches_uuid, self._clip.layer_idx, tuple(general), tokens)
@@ -92,19 +104,46 @@ class HostMaterial:
                 )
                 _general[self._clip.cond_stage_model] = kept
         self._on_progress(total - 1, total)
-        return [x.to(device) for x in own], [x.to(device) for x in kept[1]]
+        return [x.to(self.device) for x in own], [x.to(self.device) for x in kept[1]]
+
+    def second_moments(self, groups: Sequence[Sequence[str]], tokens: str, lasting: int) -> list[Tensor]:
+        width = self.layout.shapes[0][1]
+        starts = [0, *itertools.accumulate(map(len, groups))]
+        total = starts[-1] + 1
+        self._load()
+
+        def moment(number: int) -> Tensor:
+            done = starts[number]
+            features = self._features(
+                groups[number], tokens, lambda count: self._on_progress(done + count, total)
+            )
+            return second_moment(features, width)
+
+        with torch.no_grad():
+            return [
+                kept_moment(self._clip, prompts, tokens, partial(moment, number))
+                if number < lasting and prompts
+                else moment(number)
+                for number, prompts in enumerate(groups)
+            ]
+
+    def _load(self) -> None:
+        management.load_models_gpu([self._clip.patcher], force_full_load=True)
 
     def _encoded(
         self, prompts: Sequence[str], tokens: str, on_progress: Callable[[int], None]
     ) -> list[Tensor]:
         """The tokens of each prompt that count, on the CPU."""
-        features: list[Tensor] = []
+        return list(self._features(prompts, tokens, on_progress))
+
+    def _features(
+        self, prompts: Sequence[str], tokens: str, on_progress: Callable[[int], None]
+    ) -> Iterator[Tensor]:
         for first in range(0, len(prompts), _BATCH):
-            encoded = encode_prompts(self._clip, prompts[first : first + _BATCH], pooled=False)
+            encoded = encode_prompts(self._with_earlier, prompts[first : first + _BATCH], pooled=False)
             rows = zip(encoded.cross.cpu()[:, : encoded.is_word.shape[1]], encoded.is_word, strict=True)
-            features += [counted_tokens(x, words, tokens) for x, words in rows]
-            on_progress(len(features))
-        return features
+            yield from (counted_tokens(x, words, tokens) for x, words in rows)
+            on_progress(min(first + _BATCH, len(prompts)))
 
 
 # For each text encoder that the host holds, the general prompts that were last encoded with it: nodes keep no

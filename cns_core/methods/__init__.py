@@ -5,11 +5,15 @@ from __future__ import annotations
 from ..method import Method
 from .cns import Cns
 from .dense_kv import DenseKv
+from .directions import GuardedDirections
+from .guarded_neurons import GuardedNeurons
 from .random_entries import RandomEntries
 from .token_only import TokenOnly
 
 _ALL: tuple[Method, ...] = (
+    GuardedDirections(),
     Cns(),
+    GuardedNeurons(),
     RandomEntries(),
     DenseKv(),
     TokenOnly(),

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
 from ..settings import check, number
+from .shares import Shares
 from .switch import Switchable
 
 
@@ -32,7 +33,7 @@ class DenseTraining:
 
 
 @dataclass(frozen=True)
-class AllOfKv:
+class AllOfKv(Shares):
     """Every entry may move."""
 
     layout: ProjectionLayout
@@ -71,6 +72,9 @@ class DenseChange:
     def lay(self, name: str, on: Tensor) -> Tensor:
         return on.copy_(self._changes[name])
 
+    def added(self, name: str) -> None:
+        return None
+
     def moved(self, name: str) -> Tensor:
         return torch.ones(self._changes[name].shape, dtype=torch.bool)
 
@@ -94,9 +98,6 @@ class DenseAdaptation(Switchable):
     def weight_functions(self) -> dict[str, WeightFunction]:
         return {name: self.adding(change) for name, change in self.changes.items()}
 
-    def before_forward(self) -> None:
-        pass
-
     def penalties(self) -> dict[str, Tensor]:
         return {}
 
@@ -118,6 +119,7 @@ class DenseKv:
     """All of K/V."""
 
     name = "all K/V"
+    prior = "image-free"
     Selection = DenseSelection
     Training = DenseTraining
 

@@ -1,13 +1,13 @@
-"""Adaptations that can be switched off for a moment."""
+"""What adaptations have in common: each can be switched off for a moment; most do nothing between steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import Tensor
 
-from ..method import WeightFunction
+from ..method import Probe, WeightFunction
 
 
 class Switchable:
@@ -27,3 +27,12 @@ class Switchable:
             yield
         finally:
             self.enabled = True
+
+    def before_step(self, step: int, steps: int, probe: Probe) -> None:
+        pass
+
+    def rate_factors(self, step: int, steps: int) -> Mapping[str, float]:
+        return {}
+
+    def before_forward(self) -> None:
+        pass

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
+from .shares import Shares
 from .switch import Switchable
 
 
@@ -19,7 +20,7 @@ class TokenSettings:
 
 
 @dataclass(frozen=True)
-class NoWeights:
+class NoWeights(Shares):
     """No entry may move."""
 
     layout: ProjectionLayout
@@ -46,6 +47,10 @@ class NoChange:
     def lay(self, name: str, on: Tensor) -> Tensor:
         return on
 
+    def added(self, name: str) -> tuple[Tensor, Tensor]:
+        out, width = self.layout.shape(name)
+        return torch.zeros(out, 0), torch.zeros(0, width)
+
     def moved(self, name: str) -> Tensor:
         return torch.zeros(self.layout.shape(name), dtype=torch.bool)
 
@@ -71,9 +76,6 @@ class TokenAdaptation(Switchable):
     def weight_functions(self) -> dict[str, WeightFunction]:
         return {name: self.adding(change) for name, change in self._changes.items()}
 
-    def before_forward(self) -> None:
-        pass
-
     def penalties(self) -> dict[str, Tensor]:
         return {}
 
@@ -92,6 +94,7 @@ class TokenOnly:
     """The token alone."""
 
     name = "token alone"
+    prior = "none"
     Selection = TokenSettings
     Training = TokenSettings
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cns_core.method import WeightFunction
+from cns_core.memory import ConceptMemory
+from cns_core.method import Taught, WeightFunction
+from cns_core.moments import second_moment
 from cns_core.projections import ProjectionLayout, find_projections
 from cns_core.schedule import NoiseLevels
 from cns_core.text_features import TextFeatures, counted_tokens
@@ -168,9 +170,17 @@ class ToyBackend:
 class ToyMaterial:
     """Satisfies `Material`: of general prompts it knows a number of its own."""
 
-    def __init__(self, backend: ToyBackend, captions: Sequence[str], general: int) -> None:
-        self.layout, self.captions = backend.layout, tuple(captions)
+    def __init__(
+        self, backend: ToyBackend, captions: Sequence[str], general: int, memory: ConceptMemory | None = None
+    ) -> None:
+        self.layout, self.captions, self.device = backend.layout, tuple(captions), torch.device("cpu")
+        self.taught = Taught(backend.token, "word1", tuple(c.replace("word1", "<new>") for c in captions))
+        self.earlier = () if memory is None else memory.taught()
         self._backend, self._general = backend, [f"a photo of word{i}" for i in range(general)]
+        made_up = torch.randn(3, TEXT_DIM, generator=torch.Generator().manual_seed(0))
+        self._known = dict(zip(("sks", "ohwx", "zwx"), made_up, strict=True))
+        if memory is not None:
+            self._known |= {token: vectors["toy"] for token, vectors in memory.token_vectors().items()}
 
     def weights(self) -> dict[str, Tensor]:
         return self._backend.projections()
@@ -183,6 +193,16 @@ class ToyMaterial:
             [counted_tokens(x, words, tokens) for x, words in zip(found.cross, found.is_word, strict=True)]
             for found in (own, kept)
         )
+
+    def second_moments(self, groups: Sequence[Sequence[str]], tokens: str, lasting: int) -> list[Tensor]:
+        self._backend.known = self._known
+        moments = []
+        # The method's own general prompts have words that the toy does not know.
+        for prompts in [*([self._general] if lasting else []), *groups[bool(lasting) :]]:
+            found = self._backend.encode(prompts, None) if prompts else None
+            rows = [] if found is None else zip(found.cross, found.is_word, strict=True)
+            moments.append(second_moment((counted_tokens(x, words, tokens) for x, words in rows), TEXT_DIM))
+        return moments
 
 
 @pytest.fixture

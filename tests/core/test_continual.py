@@ -68,7 +68,9 @@ def learn(backend, material, memory, number, pattern, variant):
     trainer.run()
     vectors, change = trainer.state().token_vectors, adaptation.learned()
     return memory.with_learned(
-        LearnedConcept(name, f"<{name}>", class_word, "subject", method_name, change, vectors, {}, {}, "")
+        LearnedConcept(
+            name, f"<{name}>", class_word, "subject", image.captions, method_name, change, vectors, {}, {}, ""
+        )
     )
 
 

@@ -5,6 +5,7 @@ from cns_core.memory import ConceptMemory, LearnedConcept, fingerprint
 from cns_core.method import ModelIdentity
 from cns_core.methods.cns.change import CnsChange
 from cns_core.methods.cns.masks import NeuronMask
+from cns_core.methods.directions.change import DirectionsChange
 from cns_core.projections import ProjectionLayout
 
 LAYOUT = ProjectionLayout(("a.to_k", "a.to_v"), ((3, 4), (2, 4)))
@@ -20,6 +21,7 @@ def learned(name, entries, **changes):
         "token": f"<{name}>",
         "class_word": "dog",
         "kind": "subject",
+        "captions": (f"a photo of <{name}>",),
         "method": "cns",
         "change": CnsChange(mask, torch.tensor([entries[i] for i in sorted(entries)], dtype=torch.float16)),
         "token_vectors": {"clip_l": torch.arange(4.0)},
@@ -109,3 +111,75 @@ def test_fingerprint_ignores_precision_but_not_content():
     assert fingerprint(LAYOUT, weights, {"clip_l": table["clip_l"] + 1}) != fingerprint(
         LAYOUT, weights, table
     )
+
+
+# --- concepts that add along directions, and their strengths
+
+
+def added(name, seed):
+    g = torch.Generator().manual_seed(seed)
+    answers, down = torch.randn(5, 2, generator=g).half(), torch.randn(2, 4, generator=g)
+    change = DirectionsChange(LAYOUT, answers, down, torch.ones(2))
+    return learned(name, {}, method="directions", change=change)
+
+
+def product(concept, name):
+    up, down = concept.change.added(name)
+    return up @ down
+
+
+def test_concepts_that_add_are_summed_in_full_precision():
+    one, two = added("one", 1), added("two", 2)
+    for name, laid in memory(one, two).laid().items():
+        assert laid.dense is None
+        torch.testing.assert_close(laid.up @ laid.down, product(one, name) + product(two, name))
+    assert torch.equal(memory(one, two).without("one").changes()["a.to_k"], memory(two).changes()["a.to_k"])
+
+
+def test_both_kinds_may_follow_each_other():
+    neurons, first, last = learned("n", {0: 1, 13: 3}), added("first", 1), added("last", 2)
+    stages = memory(first, neurons, last)
+    expected = stages.concepts[1].change.lay("a.to_k", product(first, "a.to_k").half())
+    torch.testing.assert_close(
+        stages.changes()["a.to_k"], (expected.float() + product(last, "a.to_k")).half(), atol=2e-3, rtol=1e-3
+    )
+    assert stages.stage(2).changes()["a.to_k"][0, 0] == 1, "what takes the place of something is on top"
+
+
+def test_each_concept_has_its_own_strength():
+    one, two = added("one", 1), added("two", 2)
+    both = memory(one, two)
+    laid = both.laid(both.strengths("<one> 0.5"))["a.to_v"]
+    torch.testing.assert_close(laid.up @ laid.down, 0.5 * product(one, "a.to_v") + product(two, "a.to_v"))
+    off = both.laid({"<two>": 0.0})["a.to_v"]
+    torch.testing.assert_close(off.up @ off.down, product(one, "a.to_v"))
+    half = THREE.laid({"<two>": 0.5})["a.to_k"].summed().reshape(-1)
+    assert half[5] == 11 and half[0] == 1, "between what the entry was, 2, and what the concept makes it, 20"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", {}),
+        ("<one> 0.5", {"<one>": 0.5}),
+        ("one: 0.5,\n THREE=-1", {"<one>": 0.5, "<three>": -1.0}),
+        ("two .25", {"<two>": 0.25}),
+    ],
+)
+def test_strengths_are_read(text, expected):
+    assert THREE.strengths(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("one", "'one' is no strength of a concept.*such as '<my-dog> 0.8'"),
+        ("one 3", "number from -2 to 2"),
+        ("one nan", "no strength"),
+        ("four 1", "No concept 'four'.*one, two, three"),
+        ("one 1, <one> 0.5", "The strength of <one> is given twice"),
+    ],
+)
+def test_strengths_that_cannot_be_are_told(text, message):
+    with pytest.raises(ValueError, match=message):
+        THREE.strengths(text)

@@ -38,6 +38,7 @@ def make(seed, concepts=2):
                 token=f"<my-dog-{i}>",
                 class_word="dog",
                 kind="subject",
+                captions=(f"a photo of <my-dog-{i}>", f"the <my-dog-{i}>"),
                 method="cns",
                 change=CnsChange(mask, torch.randn(mask.count(), generator=g).half()),
                 token_vectors={"clip_l": torch.randn(8, generator=g), "clip_g": torch.randn(12, generator=g)},
@@ -101,7 +102,7 @@ def test_a_file_of_version_1_still_loads():
 
 def test_a_memory_of_version_1_goes_on_in_version_2(tmp_path):
     old = load_memory(VERSION_1)
-    new = dataclasses.replace(make(5).concepts[0], name="third", token="<third>")
+    new = dataclasses.replace(make(5).concepts[0], name="third", token="<third>", captions=("the <third>",))
     save_memory(tmp_path / "m.safetensors", old.with_learned(new))
     again = load_memory(tmp_path / "m.safetensors")
     assert again.stage(2).digest() == old.digest() and len(again) == 3
@@ -135,6 +136,7 @@ def test_size_at_sd15_scale_stays_below_6_mb_a_concept(tmp_path):
             f"<c{i}>",
             "dog",
             "subject",
+            (f"a photo of <c{i}>",),
             "cns",
             CnsChange(mask, values),
             {"clip_l": torch.zeros(768)},
@@ -190,14 +192,17 @@ def edit_manifest(path, change):
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", 10**9, 10**9]), "no supported model"),
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", -3, 41]), "impossible shape"),
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", 31, 41]), "Mask bits are"),
-        (lambda m: m["concepts"][0].update(method="hope"), "method 'hope'; this pack knows cns"),
+        (lambda m: m["concepts"][0].update(method="hope"), "method 'hope'; this pack knows "),
         (lambda m: m["concepts"][0].update(method="all K/V"), "is damaged"),
         (lambda m: m["concepts"][0].update(losses=["one"]), r"expected float32 \[any, 1\]"),
         (lambda m: m["concepts"][0].update(encoders=["clip_x"]), "lacks the tensor"),
         (lambda m: m["concepts"][0].update(encoders=[]), "no token vectors"),
         (lambda m: m["concepts"][0].update(token="dog"), "ordinary word"),
         (lambda m: m["concepts"][0].update(kind="virus"), "'virus'"),
-        (lambda m: m["concepts"][1].update(token="<my-dog-0>"), "share a token"),
+        (lambda m: m["concepts"][1].update(m["concepts"][0]), "share a name"),
+        (lambda m: m["concepts"][1].update(token="<other>"), "without its token '<other>'"),
+        (lambda m: m["concepts"][1].update(captions=[]), "no captions"),
+        (lambda m: m["concepts"][1].update(captions=[7]), "no captions"),
         (lambda m: m["concepts"].pop(), "unexpected tensors"),
         (lambda m: m["concepts"][0].pop("kind"), "manifest keys"),
         (lambda m: m.pop("base"), "KeyError"),

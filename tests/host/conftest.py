@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from bits import bits
 
 from devtools.paths import ROOT
 
@@ -46,3 +48,51 @@ def float32(pack: ModuleType, comfy: ModuleType) -> Any:
     from ComfyUI_CNS.cns_core.host.precision import FLOAT32
 
     return FLOAT32
+
+
+@pytest.fixture(scope="session")
+def nodes(pack):
+    extension = asyncio.run(pack.comfy_entrypoint())
+    return {n.GET_SCHEMA().node_id: n for n in asyncio.run(extension.get_node_list())}
+
+
+@pytest.fixture(scope="session")
+def run(nodes):
+    def call(node_id, **inputs):
+        schema = nodes[node_id].GET_SCHEMA()
+        defaults = {i.id: i.default for i in schema.inputs if getattr(i, "default", None) is not None}
+        with torch.inference_mode():
+            output = nodes[node_id].execute(**{**defaults, **inputs})
+        return output.args
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def models(random_model):
+    return {"model": random_model.model, "clip": random_model.clip}
+
+
+@pytest.fixture
+def untouched(random_model):
+    """Whatever the test does: afterwards MODEL, CLIP and VAE are bit for bit as before and carry no hooks."""
+    parts = {
+        "model": random_model.model.model,
+        "clip": random_model.clip.cond_stage_model,
+        "vae": random_model.vae.first_stage_model,
+    }
+    before = {n: {k: v.clone() for k, v in m.state_dict().items()} for n, m in parts.items()}
+    dtype = random_model.model.model.manual_cast_dtype
+    yield
+    for name, module in parts.items():
+        after = module.state_dict()
+        assert after.keys() == before[name].keys()
+        assert all(torch.equal(bits(after[k]), bits(v)) for k, v in before[name].items()), name
+        for part in module.modules():
+            assert not getattr(part, "weight_function", None)
+            assert not part._forward_hooks and not part._forward_pre_hooks and not part._backward_hooks
+            assert not hasattr(part, "parametrizations")
+        assert all(not p.requires_grad or p.is_inference() for p in module.parameters())
+    assert random_model.model.model.manual_cast_dtype is dtype
+    assert not random_model.model.weight_wrapper_patches and not random_model.model.patches
+    assert torch.is_inference_mode_enabled() is False

@@ -67,7 +67,14 @@ def family(request, pack, comfy):
     return request.param, model, clip
 
 
-def test_a_concept_is_learned_and_drawn(family, comfy):
+SETTINGS = {
+    "cns": ({"select_by": "top percent", "top_percent": 20.0, "calibration_prompts": 4}, {"neuron_lr": 1e-3}),
+    "directions": ({"general_prompts": 24}, {"direction_lr": 1e-1, "least_gain": 0.0}),
+}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_a_concept_is_learned_and_drawn(family, comfy, method):
     from ComfyUI_CNS.cns_core.concept import Concept, TrainingImage
     from ComfyUI_CNS.cns_core.host.learn import Lesson, learn
     from ComfyUI_CNS.cns_core.host.personalize import personalize
@@ -87,10 +94,12 @@ def test_a_concept_is_learned_and_drawn(family, comfy):
 
     image = TrainingImage(torch.rand(64, 128, 3), ("a photo of <my-dog>",), None, "x")
     concept = Concept("my dog", "<my-dog>", "dog", "subject", (image,))
-    cns = METHODS["cns"]
-    settings = cns.Selection(select_by="top percent", top_percent=20.0, calibration_prompts=4)
+    chosen = METHODS[method]
+    selection, training = SETTINGS[method]
     with torch.inference_mode():
-        plan = prepare(model, clip, concept, None, cns, settings, lambda done, total: None)
+        plan = prepare(
+            model, clip, concept, None, chosen, chosen.Selection(**selection), lambda done, total: None
+        )
         assert plan.base.family == name
         train = TrainSettings(steps=2)
         lesson = Lesson(
@@ -98,12 +107,15 @@ def test_a_concept_is_learned_and_drawn(family, comfy):
             concept,
             plan,
             settings=train,
-            method_settings=cns.Training(neuron_lr=1e-3),
+            method_settings=chosen.Training(**training),
         )
         memory = learn(lesson).memory
         learned = memory.concepts[0]
         assert {e: len(v) for e, v in learned.token_vectors.items()} == ENCODERS[name]
-        assert learned.change.values.abs().max() > 0
+        laid = memory.changes()
+        assert all(
+            laid[name].shape == shape and laid[name].any() for name, shape, _ in memory.layout.slices()
+        )
         rows = clip.cond_stage_model
         for encoder, vector in learned.token_vectors.items():
             table = getattr(rows, encoder).transformer.get_input_embeddings().weight

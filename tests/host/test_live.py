@@ -28,7 +28,7 @@ def small(live_process, live_host):
         for kind, inputs in {
             "CheckpointLoaderSimple": {"ckpt_name": SMALL_CHECKPOINT},
             "LoadConceptImages": {"resolution": 64},
-            "SelectConceptNeurons": {"calibration_prompts": 4},
+            "SelectConceptNeurons": {"general_prompts": 24},
             "ContinualTrain": {"steps": steps, "preview_every": 2},
             "EmptyLatentImage": {"width": 64, "height": 64},
             "KSampler": {"steps": 2},
@@ -53,7 +53,7 @@ def test_learn_then_add_then_draw(small, live_host, live_process):
     outputs = live_host.run(small("learn_concept"))
     assert len(pictures(live_host, outputs)) == 1
     said = texts(outputs)
-    assert "concept neurons" in said and "1 concept(s) on SD1" in said and "CLIP-I" in said
+    assert "forecast, with a made-up word" in said and "1 concept(s) on SD1" in said and "CLIP-I" in said
     memory = live_process.base / "models" / "concept_memory"
     assert [p.name for p in memory.glob("*.safetensors")] == ["panda.safetensors"]
 

@@ -2,13 +2,13 @@
 under inference mode, with the schema's defaults.
 """
 
-import asyncio
 import dataclasses
 import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from bits import bits
 from PIL import Image
 
 NODE_IDS = {
@@ -20,24 +20,6 @@ NODE_IDS = {
     "SaveConceptMemory",
     "LoadConceptMemory",
 }
-
-
-@pytest.fixture(scope="module")
-def nodes(pack):
-    extension = asyncio.run(pack.comfy_entrypoint())
-    return {n.GET_SCHEMA().node_id: n for n in asyncio.run(extension.get_node_list())}
-
-
-@pytest.fixture(scope="module")
-def run(nodes):
-    def call(node_id, **inputs):
-        schema = nodes[node_id].GET_SCHEMA()
-        defaults = {i.id: i.default for i in schema.inputs if getattr(i, "default", None) is not None}
-        with torch.inference_mode():
-            output = nodes[node_id].execute(**{**defaults, **inputs})
-        return output.args
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +46,10 @@ def mug(run, photos):
 
 
 @pytest.fixture(scope="module")
-def models(random_model):
-    return {"model": random_model.model, "clip": random_model.clip}
-
-
-@pytest.fixture(scope="module")
 def select(run, models):
     def call(concept, **inputs):
-        return run("SelectConceptNeurons", **models, concept=concept, calibration_prompts=16, **inputs)
+        settings = {"what_may_move": "neurons", "calibration_prompts": 16, **inputs}
+        return run("SelectConceptNeurons", **models, concept=concept, **settings)
 
     return call
 
@@ -111,36 +89,6 @@ def hook(comfy):
     before = comfy.utils.PROGRESS_BAR_HOOK
     yield comfy.utils.set_progress_bar_global_hook
     comfy.utils.set_progress_bar_global_hook(before)
-
-
-def bits(tensor):
-    """The bytes of a tensor: some that the host never fills hold NaN, which does not even equal itself."""
-    return tensor.contiguous().flatten().view(torch.uint8)
-
-
-@pytest.fixture
-def untouched(random_model):
-    """Whatever the test does: afterwards MODEL, CLIP and VAE are bit for bit as before and carry no hooks."""
-    parts = {
-        "model": random_model.model.model,
-        "clip": random_model.clip.cond_stage_model,
-        "vae": random_model.vae.first_stage_model,
-    }
-    before = {n: {k: v.clone() for k, v in m.state_dict().items()} for n, m in parts.items()}
-    dtype = random_model.model.model.manual_cast_dtype
-    yield
-    for name, module in parts.items():
-        after = module.state_dict()
-        assert after.keys() == before[name].keys()
-        assert all(torch.equal(bits(after[k]), bits(v)) for k, v in before[name].items()), name
-        for part in module.modules():
-            assert not getattr(part, "weight_function", None)
-            assert not part._forward_hooks and not part._forward_pre_hooks and not part._backward_hooks
-            assert not hasattr(part, "parametrizations")
-        assert all(not p.requires_grad or p.is_inference() for p in module.parameters())
-    assert random_model.model.model.manual_cast_dtype is dtype
-    assert not random_model.model.weight_wrapper_patches and not random_model.model.patches
-    assert torch.is_inference_mode_enabled() is False
 
 
 def stop_at(comfy, step):
@@ -269,7 +217,14 @@ def test_overlap_with_earlier_concepts_is_told(select, mug, dog_memory):
 
 def test_settings_that_leave_no_neurons(run, models, dog):
     with pytest.raises(ValueError, match="leave no neurons"):
-        run("SelectConceptNeurons", **models, concept=dog, select_by="top percent", top_percent=100.0)
+        run(
+            "SelectConceptNeurons",
+            **models,
+            concept=dog,
+            select_by="top percent",
+            top_percent=100.0,
+            what_may_move="neurons",
+        )
 
 
 def test_overlong_captions_are_refused_before_selection(run, select, photos):
@@ -405,7 +360,7 @@ def test_given_class_images(train, dog, dog_neurons, untouched):
     with pytest.raises(ValueError, match="none are connected"):
         train(dog, dog_neurons, prior="given class images")
     with pytest.raises(ValueError, match="Class images are connected, but"):
-        train(dog, dog_neurons, class_images=pictures)
+        train(dog, dog_neurons, class_images=pictures, prior="image-free")
 
 
 def test_names_and_tokens_that_are_taken(run, select, train, dog, dog_neurons, dog_memory, photos):

@@ -24,6 +24,7 @@ class Cns:
     """Concept Neuron Selection."""
 
     name = "cns"
+    prior = "image-free"
     Selection = CnsSelection
     Training = CnsTraining
 

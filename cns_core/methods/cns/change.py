@@ -49,6 +49,9 @@ class CnsChange:
         on.view(-1).numpy()[self.mask.row_major(name)] = self._parts[name].numpy()
         return on
 
+    def added(self, name: str) -> None:
+        return None
+
     def moved(self, name: str) -> Tensor:
         return self.mask.dense(name)
 

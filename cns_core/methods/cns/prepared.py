@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...method import Change
+from ..shares import Shares
 from .masks import NeuronMask
 from .selection import Selection
 
 
 @dataclass(frozen=True)
-class SelectedNeurons:
+class SelectedNeurons(Shares):
     """What CNS prepares for a concept."""
 
     selection: Selection

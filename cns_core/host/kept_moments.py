@@ -1,0 +1,64 @@
+"""Moments of general prompts, kept on disk: thousands of prompts are encoded once for each text encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ..atomic_write import write_atomically
+from .paths import work_folder
+from .types import Clip
+
+
+def kept_moment(clip: Clip, prompts: Sequence[str], tokens: str, make: Callable[[], Tensor]) -> Tensor:
+    """What `make` gives for these prompts, `(d, d)` float64, or what it gave before.
+
+    The key holds the text encoder's weights, the clip skip, the prompts and which tokens count.
+    A CLIP that is patched, by a LoRA, encodes anew.
+    """
+    if clip.patcher.patches:
+        return make()
+    about = (_encoder_digest(clip), f"clip skip {clip.layer_idx}", tokens, *prompts)
+    key = hashlib.sha256("\0".join(about).encode()).hexdigest()[:32]
+    path = work_folder("moments") / f"{key}.safetensors"
+    if (kept := _read(path)) is not None:
+        return kept
+    made = make()
+    write_atomically(path, save({"moment": made}))
+    return made
+
+
+def _read(path: Path) -> Tensor | None:
+    if not path.exists():
+        return None
+    try:
+        moment = load_file(path)["moment"]
+    except (SafetensorError, KeyError, OSError) as error:
+        logging.warning(f"CNS: {path} is damaged ({error}); its prompts are encoded again.")
+        return None
+    sound = moment.dtype == torch.float64 and bool(torch.isfinite(moment).all())
+    return moment if sound else None
+
+
+_digests: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+
+
+def _encoder_digest(clip: Clip) -> str:
+    """sha256 over the weights of the text encoders that the host has loaded, each cast to float16."""
+    model = clip.cond_stage_model
+    if model not in _digests:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(model.state_dict().items()):
+            half = np.ascontiguousarray(tensor.detach().to("cpu", torch.float16).numpy())
+            digest.update(name.encode() + half.tobytes())
+        _digests[model] = digest.hexdigest()
+    return _digests[model]
