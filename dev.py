@@ -29,13 +29,18 @@ the small base model:
   dev.py base unet --help     one tool's options
   dev.py bench base           draws with it and holds the pictures against bars
   dev.py bench learning       learns the concepts that it has never seen, and scores them
+  dev.py bench directions     how much room the text features of a checkpoint leave for concepts
                 All of them work in small_base/work/ unless --work names another folder.
 
 The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
 """
 
 # What `bench` measures by a program of its own, which knows its own options.
-BENCHES = {"learning": "benchmarks.quality", "speed": "benchmarks.speed"}
+BENCHES = {
+    "learning": "benchmarks.quality",
+    "directions": "benchmarks.directions",
+    "speed": "benchmarks.speed",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "what",
         choices=("base", *BENCHES),
-        help="what to measure; learning and speed have options of their own: --help",
+        help="what to measure; all but base have options of their own: --help",
     )
     bench.add_argument("--size", choices=("s", "m"), default="s", help="of the base; default: s")
     bench.add_argument(
@@ -130,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_arguments(words: list[str]) -> argparse.Namespace:
     """Parse the command line.
-    What follows `base`, `bench learning` or `bench speed` is theirs, --help included.
+    What follows `base`, `bench learning`, `bench directions` or `bench speed` is theirs, --help included.
     """
     if words[:1] == ["base"]:
         return argparse.Namespace(command="base", words=words[1:])

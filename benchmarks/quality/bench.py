@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cns_core.captions import CaptionRule
 from cns_core.concept import Concept
 from cns_core.evaluation.clip_scores import ClipScorer
 from cns_core.host.draw import Sampling, draw
+from cns_core.host.latents import encode_pixels
 from cns_core.host.learn import Lesson, learn
 from cns_core.host.personalize import personalize
 from cns_core.host.prepare import prepare
@@ -26,7 +28,8 @@ from cns_core.settings import TrainSettings
 from devtools.concept_folders import ConceptFolder
 from small_base.comfyui_nodes import load_small_base
 
-from .prompts import plain_prompts, prompts_for
+from .fixed_noise import PAIRS, FixedNoise
+from .prompts import base_prompts, plain_prompts, prompts_for
 from .report import kept_in, kept_name, plain_name
 from .variants import VARIANTS
 
@@ -89,6 +92,30 @@ class Bench:
             "selection_s": round(prepared, 1),
             "training_s": round(time.perf_counter() - begin - prepared, 1),
         }
+
+    def look(self, memory: ConceptMemory, folders: Sequence[ConceptFolder]) -> dict[str, Any]:
+        """The fit and the class drift of each concept by name, what its fit was under the class word, and the
+        drift of prompts without a token (`fixed_noise.py`).
+        """
+        for folder in folders:
+            if folder.name not in self._fixed_noise.names():
+                self._fixed_noise.add(self.concept(folder))
+        names = [folder.name for folder in folders]
+        seen = self._fixed_noise.look(memory, names, names)
+        class_word = {name: self._fixed_noise.class_word_error(name) for name in names}
+        return {
+            "fit": seen.fit,
+            "fit_of_class_word": class_word,
+            "class_drift": seen.class_drift,
+            "drift": seen.drift,
+        }
+
+    @cached_property
+    def _fixed_noise(self) -> FixedNoise:
+        side = self.options.resolution
+        prompts = base_prompts(PAIRS, seed=999)
+        drawn = draw(self.loaded, prompts, (side, side), list(range(PAIRS)), Sampling(cfg=self.options.cfg))
+        return FixedNoise(self.loaded, prompts, encode_pixels(self.loaded, drawn))
 
     def draw(self, memory: ConceptMemory | None, prompts: Sequence[str], seed: int) -> Tensor:
         """One picture for each prompt, (B, H, W, 3), all at once, which takes a fraction of the time."""

@@ -50,56 +50,60 @@ class Seen:
 
 
 class FixedNoise:
-    """The measures on one base model, for some concepts.
+    """The measures on one base model; concepts are added to it.
 
     prompts: without a learned token, as many as PAIRS.
     latents: of pictures of them, `(PAIRS, C, h, w)`, scaled.
     """
 
-    def __init__(
-        self, loaded: Loaded, concepts: Sequence[Concept], prompts: Sequence[str], latents: Tensor
-    ) -> None:
+    def __init__(self, loaded: Loaded, prompts: Sequence[str], latents: Tensor) -> None:
         self._loaded = loaded
         with training_mode(), torch.no_grad():
             backend = self._backend(None)
             generator = torch.Generator().manual_seed(12345)
             self._world = _pairs(backend, latents.clone(), generator, prompts)
-            self._of = {}
-            for concept in concepts:
-                generator = torch.Generator().manual_seed(777)
-                images = encode_concept(loaded, concept)
-                picked = [images[i % len(images)] for i in range(PAIRS)]
-                number = [int(torch.randint(len(i.captions), (), generator=generator)) for i in picked]
-                captions = [i.captions[n] for i, n in zip(picked, number, strict=True)]
-                about_class = [i.class_captions[n] for i, n in zip(picked, number, strict=True)]
-                z0 = torch.stack([i.latents for i in picked]).clone()
-                self._of[concept.name] = _pairs(backend, z0, generator, captions, about_class)
             with backend.weights_patched({}):
                 self._plain = self._predicted(backend, self._world, prompts)
                 empty = self._predicted(backend, self._world, [""] * len(prompts))
-                self._plain_class = {
-                    name: self._predicted(backend, pairs, pairs.class_captions)
-                    for name, pairs in self._of.items()
-                }
             self._scale = float((self._plain - empty).square().mean())
+        self._of: dict[str, Pairs] = {}
+        self._plain_class: dict[str, Tensor] = {}
+
+    def names(self) -> set[str]:
+        """Of the concepts that were added."""
+        return set(self._of)
+
+    def add(self, concept: Concept) -> None:
+        """Make the pairs of a concept's pictures."""
+        generator = torch.Generator().manual_seed(777)
+        with training_mode(), torch.no_grad():
+            backend = self._backend(None)
+            images = encode_concept(self._loaded, concept)
+            picked = [images[i % len(images)] for i in range(PAIRS)]
+            number = [int(torch.randint(len(i.captions), (), generator=generator)) for i in picked]
+            captions = [i.captions[n] for i, n in zip(picked, number, strict=True)]
+            about_class = [i.class_captions[n] for i, n in zip(picked, number, strict=True)]
+            z0 = torch.stack([i.latents for i in picked]).clone()
+            pairs = _pairs(backend, z0, generator, captions, about_class)
+            with backend.weights_patched({}):
+                self._plain_class[concept.name] = self._predicted(backend, pairs, about_class)
+            self._of[concept.name] = pairs
 
     def class_word_error(self, name: str) -> float:
         """What the untouched model's error is under the class word: where learning begins."""
         return float((self._plain_class[name] - self._of[name].target).square().mean())
 
-    def look(self, memory: ConceptMemory, names: Sequence[str], class_words: Sequence[str] = ()) -> Seen:
-        """The drift, the fit of some concepts of the memory, and the class drift of some."""
+    def look(self, memory: ConceptMemory, names: Sequence[str]) -> Seen:
+        """The drift, and the fit and class drift of some concepts of the memory."""
         with training_mode(), torch.no_grad():
             backend = self._backend(memory)
             with backend.weights_patched({n: _adding(laid) for n, laid in memory.laid().items()}):
                 drift = self._moved(backend, self._world, self._world.captions, self._plain)
                 fit, class_drift = {}, {}
                 for name in names:
-                    pairs = self._of[name]
+                    pairs, plain = self._of[name], self._plain_class[name]
                     error = self._predicted(backend, pairs, pairs.captions) - pairs.target
                     fit[name] = float(error.square().mean())
-                for name in class_words:
-                    pairs, plain = self._of[name], self._plain_class[name]
                     class_drift[name] = self._moved(backend, pairs, pairs.class_captions, plain)
         return Seen(fit, drift, class_drift)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,24 @@ _GIVEN, _PLAIN, _LEARNED = 3, 2, 4  # how many of each are shown of a concept le
 
 
 def summary(results: Sequence[dict[str, Any]]) -> str:
-    """Per method: how well concepts are learned, what is left of them, and what those lose that others come
-    after, all of them and the first alone; of each the mean over the runs, and the lowest and highest run.
+    """Per method what is learned, what is left of it, and what became of everything else; of each figure the
+    mean over the runs, and the lowest and highest run.
     """
-    lines = ["| method | runs | learned | at the end | lost by earlier ones | lost by the first |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = ["| method | runs | fit when learned | fit at the end | its rise | drift | class drift |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    scored = [
+        "| method | runs | score when learned | at the end | lost by earlier ones | lost by the first |"
+    ]
+    scored.append("|---|---|---|---|---|---|")
     for method in dict.fromkeys(r["method"] for r in results):
         mine = [r["stages"] for r in results if r["method"] == method]
-        learned = [
-            statistics.mean(stage["scores"][stage["learned"]]["score"] for stage in stages) for stages in mine
-        ]
-        final = [statistics.mean(s["score"] for s in stages[-1]["scores"].values()) for stages in mine]
-        lost = [[_lost(stage, stages[-1]) for stage in stages[:-1]] or [0.0] for stages in mine]
-        by_all, by_first = [statistics.mean(values) for values in lost], [values[0] for values in lost]
-        cells = (
-            f"{statistics.mean(values):.3f} ({min(values):.2f} to {max(values):.2f})"
-            for values in (learned, final, by_all, by_first)
-        )
-        lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
-    alone = [record for record in results if len(record["stream"]) == 1]
+        lines.append(_row(method, mine, _fits, ".4f"))
+        drawn = [stages for stages in mine if stages[-1]["scores"]]
+        if drawn:
+            scored.append(_row(method, drawn, _scores, ".3f"))
+    if len(scored) > 2:
+        lines += ["", *scored]
+    alone = [record for record in results if len(record["stream"]) == 1 and record["stages"][0]["scores"]]
     if alone:
         lines += ["", "| concept | method | seed | class word | learned | its own pictures | score |"]
         lines.append("|---|---|---|---|---|---|---|")
@@ -47,10 +47,49 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _lost(stage: dict[str, Any], last: dict[str, Any]) -> float:
-    """By the concept learned in this stage, until the last one."""
-    name = stage["learned"]
-    return float(stage["scores"][name]["score"] - last["scores"][name]["score"])
+def _row(
+    method: str,
+    runs: Sequence[list[dict[str, Any]]],
+    figures: Callable[[list[dict[str, Any]]], Sequence[float]],
+    digits: str,
+) -> str:
+    columns = zip(*(figures(stages) for stages in runs), strict=True)
+    cells = (
+        f"{statistics.mean(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
+        for values in columns
+    )
+    return f"| {method} | {len(runs)} | {' | '.join(cells)} |"
+
+
+def _fits(stages: list[dict[str, Any]]) -> tuple[float, ...]:
+    """Of one run: the fit when learned, at the end, its mean rise for earlier ones; drift and class drift."""
+    last = stages[-1]
+    rises = [last["fit"][stage["learned"]] - stage["fit"][stage["learned"]] for stage in stages[:-1]]
+    return (
+        statistics.mean(stage["fit"][stage["learned"]] for stage in stages),
+        statistics.mean(last["fit"].values()),
+        statistics.mean(rises or [0.0]),
+        last["drift"],
+        statistics.mean(last["class_drift"].values()),
+    )
+
+
+def _scores(stages: list[dict[str, Any]]) -> tuple[float, ...]:
+    """Of one run: the score when learned, NaN where it was not drawn; at the end; what was lost until then by
+    all earlier concepts, and by the first.
+    """
+    last = stages[-1]
+    drawn = [stage["scores"].get(stage["learned"], {"score": math.nan})["score"] for stage in stages]
+    lost = [
+        before - last["scores"][stage["learned"]]["score"]
+        for before, stage in zip(drawn, stages, strict=True)
+    ][:-1]
+    return (
+        statistics.mean(drawn),
+        statistics.mean(s["score"] for s in last["scores"].values()),
+        statistics.mean(lost or [0.0]),
+        (lost or [0.0])[0],
+    )
 
 
 def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) -> list[Path]:
@@ -59,7 +98,7 @@ def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) 
     output: the file of the runs; images: the folder of the concepts' folders.
     """
     sheets: dict[str, Image.Image] = {}
-    first = [record for record in results if record["seed"] == 0]
+    first = [r for r in results if r["seed"] == 0 and r["draw"] == "after each"]
     for method in dict.fromkeys(record["method"] for record in first):
         mine = [record for record in first if record["method"] == method]
         alone = [record for record in mine if len(record["stream"]) == 1]

@@ -19,7 +19,14 @@ from devtools.staging import SHIPPED_CONCEPTS
 
 
 def stage(learned: str, **scores: float) -> dict[str, Any]:
-    return {"learned": learned, "scores": {name: {"score": score} for name, score in scores.items()}}
+    """Of a made-up run; errors fall as scores rise."""
+    return {
+        "learned": learned,
+        "fit": {name: 1 - score for name, score in scores.items()},
+        "drift": 0.25,
+        "class_drift": dict.fromkeys(scores, 0.5),
+        "scores": {name: {"score": score} for name, score in scores.items()},
+    }
 
 
 def test_sets_are_folders_of_pictures() -> None:
@@ -45,15 +52,43 @@ def test_the_summary_tells_learning_from_forgetting() -> None:
     for first, left in ((0.8, 0.6), (1.0, 0.9)):
         stages = [stage("a", a=first), stage("b", a=first, b=0.9), stage("c", a=left, b=0.8, c=0.7)]
         runs.append({"method": "cns", "stream": ["a", "b", "c"], "stages": stages})
-    cells = report.summary(runs).splitlines()[-1].strip("| ").split(" | ")
-    assert cells == [
+    fits, scores = (
+        row.strip("| ").split(" | ") for row in report.summary(runs).splitlines() if row.startswith("| cns")
+    )
+    assert scores == [
         "cns",
         "2",
-        "0.833 (0.80 to 0.87)",  # (0.8 + 0.9 + 0.7) / 3, (1 + 0.9 + 0.7) / 3
-        "0.750 (0.70 to 0.80)",  # (0.6 + 0.8 + 0.7) / 3, (0.9 + 0.8 + 0.7) / 3
-        "0.125 (0.10 to 0.15)",  # (0.2 + 0.1) / 2, (0.1 + 0.1) / 2
-        "0.150 (0.10 to 0.20)",
+        "0.833 (0.800 to 0.867)",  # (0.8 + 0.9 + 0.7) / 3, (1 + 0.9 + 0.7) / 3
+        "0.750 (0.700 to 0.800)",  # (0.6 + 0.8 + 0.7) / 3, (0.9 + 0.8 + 0.7) / 3
+        "0.125 (0.100 to 0.150)",  # (0.2 + 0.1) / 2, (0.1 + 0.1) / 2
+        "0.150 (0.100 to 0.200)",
     ]
+    assert fits == [
+        "cns",
+        "2",
+        "0.1667 (0.1333 to 0.2000)",
+        "0.2500 (0.2000 to 0.3000)",
+        "0.1250 (0.1000 to 0.1500)",
+        "0.2500 (0.2500 to 0.2500)",
+        "0.5000 (0.5000 to 0.5000)",
+    ]
+
+
+def test_a_stream_that_is_drawn_at_the_end_has_no_score_of_before() -> None:
+    stages = [{**stage("a", a=0.9), "scores": {}}, stage("b", a=0.7, b=0.5)]
+    rows = report.summary([{"method": "cns", "stream": ["a", "b"], "stages": stages}]).splitlines()
+    assert rows[-1].startswith("| cns | 1 | nan (nan to nan) | 0.600")
+    never = [{**one, "scores": {}} for one in stages]
+    assert "score" not in report.summary([{"method": "cns", "stream": ["a", "b"], "stages": never}])
+
+
+def test_what_is_learned_in_which_order() -> None:
+    parse = learning.build_parser().parse_args
+    assert learning.streams_of(parse(["--concepts", "panda", "teapot"])) == [["panda"], ["teapot"]]
+    assert learning.streams_of(parse(["--concepts", "panda", "teapot", "--all"])) == [["panda", "teapot"]]
+    assert learning.streams_of(parse(["--set", "2"])) == [learning.folders_of_set(2)]
+    four = learning.streams_of(parse(["--four"]))
+    assert len({name for stream in four for name in stream}) == 16
 
 
 def test_a_finished_run_is_not_made_again(tmp_path: Path) -> None:
@@ -65,6 +100,7 @@ def test_a_finished_run_is_not_made_again(tmp_path: Path) -> None:
 
     output, settings = tmp_path / "learning.jsonl", {"steps": 150}
     options = learning.build_parser().parse_args(["--concepts", "panda", "--output", str(output)])
+    options.streams = learning.streams_of(options)
     learning.run(options, settings, stages)
     options.methods = ["cns", "all K/V"]
     results = learning.run(options, settings, stages)
@@ -85,8 +121,8 @@ def test_every_method_of_the_registry_can_be_measured() -> None:
 
 def test_what_was_learned_alone_is_listed_by_concept() -> None:
     figures = {"class_word": 0.2, "clip_i": 0.7, "real": 0.9, "score": 5 / 7}
-    alone = {"learned": "my-panda", "scores": {"my-panda": figures}}
-    record = {"method": "cns", "seed": 0, "stream": ["panda"], "stages": [alone]}
+    alone = {**stage("my-panda", **{"my-panda": 0.5}), "scores": {"my-panda": figures}}
+    record = {"method": "cns", "seed": 0, "stream": ["panda"], "stages": [alone], "draw": learning.EACH}
     assert report.summary([record]).splitlines()[-1] == (
         "| my-panda | cns | 0 | 0.200 | 0.700 | 0.900 | 0.714 |"
     )
@@ -108,6 +144,7 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
         "method": "cns",
         "seed": 0,
         "stream": ["panda"],
+        "draw": learning.EACH,
         "stages": [{"learned": "my-panda", "scores": {}}],
     }
     both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], {"learned": "my-reef"}]}

@@ -30,7 +30,8 @@ class DirectionsAdaptation(Switchable):
 
     Attributes:
         answers: A in units of each projection's size (`Protected.sizes`), so that one learning rate fits
-            every model; float32 `(rows, directions)`, of the projections that learn, beneath each other.
+            every model, and of the root of each direction's gain as a share of the first; float32
+            `(rows, directions)`, of the projections that learn, beneath each other.
             Columns for which there is no direction stay zero.
         found: the directions, None while the token learns alone.
     """
@@ -55,7 +56,8 @@ class DirectionsAdaptation(Switchable):
         self._shares = (1 / (counts * len(counts))).repeat_interleave(counts)[:, None].to(device)
         self.found: Directions | None = None
         self._down = torch.zeros(0)  # U^T on the device, with a row for each column of A
-        self._costs = torch.zeros(0)  # of a unit of each column of A: what protected prompts hear of it
+        self._scale = self._units  # of the answers, once there are directions
+        self._cost = 0.0  # of a unit of any answer: what protected prompts hear of it
         self._parts: dict[str, Tensor] = {}
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -98,8 +100,12 @@ class DirectionsAdaptation(Switchable):
         self.found = found
         count = self.answers.shape[1] - len(found.gains)
         down = torch.nn.functional.pad(found.vectors.T.float(), (0, 0, 0, count))
-        costs = torch.nn.functional.pad(1 / found.gains, (0, count))
-        self._down, self._costs = down.to(self._device), costs.to(self._device, torch.float32)
+        # Adam moves every column as far. So scaled, what is protected hears no more of one whose gain is low.
+        loudness = (found.gains / found.gains[:1]).sqrt()
+        loudness = torch.nn.functional.pad(loudness, (0, count)).to(self._device, torch.float32)
+        self._down = down.to(self._device)
+        self._scale = self._units * loudness
+        self._cost = 1 / float(found.gains[0]) if len(found.gains) else 0.0
 
     def rate_factors(self, step: int, steps: int) -> dict[str, float]:
         alone = self._alone(steps)
@@ -114,14 +120,14 @@ class DirectionsAdaptation(Switchable):
     def before_forward(self) -> None:
         """Split A by projection; differentiable in A."""
         if self.found is not None and len(self.found.gains):
-            parts = (self._units * self.answers).split(self._rows)
+            parts = (self._scale * self.answers).split(self._rows)
             self._parts = dict(zip(self._learning, parts, strict=True))
 
     def penalties(self) -> dict[str, Tensor]:
         """The mean over projections of guard tr(D P D^T) / (rows size^2), with D = A U^T."""
         if self.found is None:
             return {"guard": self.answers.new_zeros(())}
-        return {"guard": self.settings.guard * (self.answers.square() * self._costs * self._shares).sum()}
+        return {"guard": self.settings.guard * self._cost * (self.answers.square() * self._shares).sum()}
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"answers": self.answers.detach().cpu().clone()}
@@ -153,7 +159,7 @@ class DirectionsAdaptation(Switchable):
 
     def _all_answers(self) -> Tensor:
         """A `(rows, directions)` on the CPU, with rows of zeros for projections that do not learn."""
-        answers = (self._units * self.answers.detach()).cpu()
+        answers = (self._scale * self.answers.detach()).cpu()
         parts = dict(zip(self._learning, answers.split(self._rows), strict=True))
         width = self.answers.shape[1]
         return torch.cat(
