@@ -83,11 +83,7 @@ def main() -> int:
         bench = Bench(
             Options(checkpoint, options.clip_model, options.resolution, options.cfg, options.output, settings)
         )
-        results = run(
-            options,
-            {**settings, "cfg": options.cfg, "draw": options.draw},
-            lambda key: stages_of(bench, key),
-        )
+        results = run(options, settings, lambda key: stages_of(bench, key))
     print(summary(results))
     for path in write_sheets(results, options.output, SHIPPED_CONCEPTS):
         print(path)
@@ -98,10 +94,14 @@ def run(options: argparse.Namespace, settings: dict[str, Any], stages: Stages) -
     """Every run that is asked for and not in the output file yet; returns all of them."""
     done = _read(options.output)
     wanted = [
-        {"stream": stream, "method": method, "seed": seed, "resolution": options.resolution, **settings}
+        {
+            **{"stream": stream, "method": method, "seed": seed},
+            **{"resolution": options.resolution, "cfg": options.cfg, "draw": options.draw},
+            **VARIANTS[method].settings(settings),
+        }
+        for seed in range(options.seeds)
         for stream in options.streams
         for method in options.methods
-        for seed in range(options.seeds)
     ]
     results = []
     for key in wanted:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cns_core.method import Method
 from cns_core.methods import METHODS
+from cns_core.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,12 @@ class Variant:
 
     method: Method
     fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `wanted` that decide what this variant learns."""
+        kinds = (self.method.Selection, self.method.Training, TrainSettings)
+        known = {f.name for kind in kinds for f in fields(kind)}
+        return {name: value for name, value in wanted.items() if name in known}
 
     def selection(self, wanted: Mapping[str, Any]) -> Any:
         """The settings of what it prepares: those of `wanted` that it knows."""

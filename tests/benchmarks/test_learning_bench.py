@@ -110,6 +110,21 @@ def test_a_finished_run_is_not_made_again(tmp_path: Path) -> None:
     assert made == ["cns", "all K/V", "cns", "all K/V"]
 
 
+def test_settings_of_other_methods_do_not_make_another_run(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def stages(key: dict[str, Any]) -> list[dict[str, Any]]:
+        made.append(key["method"])
+        return [stage("my-panda", **{"my-panda": 0.5})]
+
+    words = ["--concepts", "panda", "--output", str(tmp_path / "learning.jsonl")]
+    options = learning.build_parser().parse_args([*words, "--methods", "cns", "directions"])
+    options.streams = learning.streams_of(options)
+    learning.run(options, {"neuron_lr": 1e-3, "floor": 0.1}, stages)
+    learning.run(options, {"neuron_lr": 1e-3, "floor": 0.2}, stages)
+    assert made == ["cns", "directions", "directions"]
+
+
 def test_every_method_of_the_registry_can_be_measured() -> None:
     assert set(METHODS) < set(VARIANTS)
     wanted = {"neuron_lr": 1e-3, "weight_lr": 2e-3, "keep_earlier": 0.5, "budget_percent": 17.0, "seed": 4}
