@@ -52,7 +52,7 @@ class Protection:
         rare=True,
     )
     floor: float = number(
-        1e-2,
+        0.03,
         1e-6,
         1,
         "How much every direction is protected, even one that no prompt uses: a share of their mean.",

@@ -61,8 +61,8 @@ def learn_concept() -> Graph:
                     [
                         [
                             neurons,
-                            _show(neurons["image"], "Selected neurons"),
-                            _tell(neurons["text"], "Selection"),
+                            _show(neurons["image"], "What may move"),
+                            _tell(neurons["text"], "What is protected"),
                         ],
                         [train, save],
                         [_show(train["loss_curve"], "Loss"), _tell(train["text"], "Training")],
@@ -112,8 +112,8 @@ def add_concept() -> Graph:
                     [
                         [
                             neurons,
-                            _show(neurons["image"], "Selected neurons and overlap"),
-                            _tell(neurons["text"], "Selection"),
+                            _show(neurons["image"], "What may move"),
+                            _tell(neurons["text"], "What is protected"),
                         ],
                         [train, save],
                         [_show(train["loss_curve"], "Loss"), _tell(train["text"], "Training")],

@@ -29,17 +29,9 @@ MEMORY_NAME = "cns_demo"
 STOCK_LOADER, SMALL_LOADER = "CheckpointLoaderSimple", "LoadSmallBase"
 SEED = 1
 
-# The small base, minutes on two cores: it has 2 million K/V entries to learn with, a tenth of SD 1.5's, which
-# have to move further; the settings of benchmarks/quality with a third more steps.
-SMALL_RESOLUTION, SMALL_BUDGET, SMALL_GUIDANCE = 64, 17.0, 3.0
-SMALL_TRAINING = {
-    "steps": 200,
-    "batch_size": 4,
-    "neuron_lr": 1e-3,
-    "token_lr": 1e-2,
-    "keep_earlier": 1e-3,
-    "keep_base": 1e-4,
-}
+# The small base, minutes on two cores: the settings of benchmarks/quality with a third more steps.
+SMALL_RESOLUTION, SMALL_GUIDANCE = 64, 3.0
+SMALL_TRAINING = {"steps": 200, "batch_size": 4, "token_lr": 1e-2}
 REAL_RESOLUTION = 512
 REAL_TRAINING = {"steps": 500, "batch_size": 1}  # all else as the workflow has it
 REAL_PICTURES = 1  # for each concept after each stage: one takes long enough without a GPU
@@ -91,7 +83,6 @@ class Demo:
         self.training = {**(SMALL_TRAINING if small else REAL_TRAINING), "seed": SEED}
         if options.steps:
             self.training["steps"] = options.steps
-        self.selection = {"budget_percent": SMALL_BUDGET} if small else {}
         self.sampling = {"cfg": SMALL_GUIDANCE} if small else {}
         self.resolution = options.resolution or (SMALL_RESOLUTION if small else REAL_RESOLUTION)
         self.pictures = None if small else REAL_PICTURES
@@ -101,7 +92,6 @@ class Demo:
         graph = read_graph(WORKFLOWS / ("learn_concept.json" if first else "add_concept.json"))
         graph = self._fitted(graph)
         graph = override(graph, "LoadConceptImages", **self._concept_inputs(concept))
-        graph = override(graph, "SelectConceptNeurons", **self.selection)
         graph = override(graph, "ContinualTrain", **self.training, preview_every=0)
         graph = override(graph, "SaveConceptMemory", filename=MEMORY_NAME)
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")

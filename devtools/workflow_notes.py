@@ -13,7 +13,8 @@ LEARN = f"""# Learn one concept
    pictures of your own into a folder there. Press **R**, then choose it in *Load Concept Images*.
 2. Choose an SD 1.5 checkpoint. (SDXL: set the resolution and the empty latent to 1024.)
 
-**Then queue.** 500 steps take some minutes on a GPU. Cancel keeps what was learned: queue again to go on.
+**Then queue.** The first time for a checkpoint, general prompts are read, so that nothing that they say is
+touched. 500 steps take some minutes on a GPU. Cancel keeps what was learned: queue again to go on.
 
 The token `<my-panda>` stands for the concept in every prompt; it is made from the *name*. The *class word* is
 the ordinary word for what it is.
@@ -37,7 +38,8 @@ folder of yours. Use the **same checkpoint** as before.
 On the right the first concept is drawn twice at the same seed, with the memory as it was and as it is now:
 the two pictures show how much of it was forgotten. The last one shows the new concept.
 
-*Selected neurons* shows beneath the bars how far the two concepts' entries overlap.
+*What may move* shows beneath the bars how much the first concept will hear of the second. The memory has to be
+connected to both *Select Concept Neurons* and *Continual Train*.
 """
 
 DRAW = f"""# Draw with what was learned

@@ -101,7 +101,7 @@ class Bench:
             if folder.name not in self._fixed_noise.names():
                 self._fixed_noise.add(self.concept(folder))
         names = [folder.name for folder in folders]
-        seen = self._fixed_noise.look(memory, names, names)
+        seen = self._fixed_noise.look(memory, names)
         class_word = {name: self._fixed_noise.class_word_error(name) for name in names}
         return {
             "fit": seen.fit,

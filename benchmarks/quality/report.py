@@ -93,27 +93,31 @@ def _scores(stages: list[dict[str, Any]]) -> tuple[float, ...]:
 
 
 def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) -> list[Path]:
-    """A sheet of the concepts learned alone, and one of each stream, by each method's first seed.
+    """By each method's first seed a sheet of the concepts learned alone; of each stream that was drawn after
+    each concept one of its stages; of each that was drawn at the end, one of all its concepts.
 
     output: the file of the runs; images: the folder of the concepts' folders.
     """
     sheets: dict[str, Image.Image] = {}
-    first = [r for r in results if r["seed"] == 0 and r["draw"] == "after each"]
+    kept = kept_in(output)
+    first = [record for record in results if record["seed"] == 0 and record["draw"] != "never"]
     for method in dict.fromkeys(record["method"] for record in first):
         mine = [record for record in first if record["method"] == method]
         alone = [record for record in mine if len(record["stream"]) == 1]
         given = [(record["stages"][0]["learned"], images / record["stream"][0]) for record in alone]
         if given:
-            sheets[f"alone-{method}"] = alone_sheet(kept_in(output), given, method, 0)
+            sheets[f"alone-{method}"] = given_and_learned(kept, given, method, 1)
         for record in mine:
-            if record not in alone:
-                names = [stage["learned"] for stage in record["stages"]]
-                sheets[f"{names[0]}-to-{names[-1]}-{method}"] = stream_sheet(
-                    kept_in(output), names, method, 0
-                )
+            names = [stage["learned"] for stage in record["stages"]]
+            stream = f"{names[0]}-to-{names[-1]}-{method}"
+            if record not in alone and record["draw"] == "at the end":
+                given = [(n, images / folder) for n, folder in zip(names, record["stream"], strict=True)]
+                sheets[stream] = given_and_learned(kept, given, method, len(names))
+            elif record not in alone:
+                sheets[stream] = stream_sheet(kept, names, method, 0)
     paths = []
     for name, sheet in sheets.items():
-        paths.append(kept_in(output) / f"sheet-{_as_file_name(name)}.jpg")
+        paths.append(kept / f"sheet-{_as_file_name(name)}.jpg")
         sheet.save(paths[-1], quality=92)
     return paths
 
@@ -133,15 +137,17 @@ def plain_name(concept: str) -> str:
     return f"{concept}-class-word.png"
 
 
-def alone_sheet(kept: Path, given: Sequence[tuple[str, Path]], method: str, seed: int) -> Image.Image:
-    """Two concepts a row: pictures that were given, the class word, and what was learned.
+def given_and_learned(
+    kept: Path, given: Sequence[tuple[str, Path]], method: str, concepts: int
+) -> Image.Image:
+    """Two concepts a row: pictures that were given, the class word, and what was learned, by the first seed.
 
-    given: of each concept its name and the folder of its pictures.
+    given: of each concept its name and the folder of its pictures; concepts: how many were learned then.
     """
     rows = []
     for concept, folder in given:
         plain = _parts(kept / plain_name(concept))
-        learned = _parts(kept / kept_name(concept, method, seed, 1))
+        learned = _parts(kept / kept_name(concept, method, 0, concepts))
         side = learned[0].width
         pictures = [Image.open(path).convert("RGB") for path in sorted(folder.glob("[0-9][0-9].png"))]
         shown = [picture.resize((side, side), Image.Resampling.LANCZOS) for picture in pictures[:_GIVEN]]

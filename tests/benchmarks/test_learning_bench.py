@@ -163,7 +163,8 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
         "stages": [{"learned": "my-panda", "scores": {}}],
     }
     both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], {"learned": "my-reef"}]}
-    records = [alone, both]
+    never = {**both, "draw": learning.NEVER}
+    records = [alone, both, never]
     first, second = report.write_sheets(records, tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
     with Image.open(first) as sheet:  # given, class word, learned
         assert sheet.height == 8 and _near(sheet.getpixel((8 * 3 + 8 + 4, 4)), red)
@@ -173,6 +174,22 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
         assert _near(sheet.getpixel((sheet.width - 4, 4)), blue)
         assert _near(sheet.getpixel((4, 12)), (255, 255, 255))
         assert _near(sheet.getpixel((sheet.width - 4, 12)), red)
+
+
+def test_a_stream_that_is_drawn_at_the_end_shows_what_was_given_too(tmp_path: Path) -> None:
+    kept = report.kept_in(tmp_path / "learning.jsonl")
+    kept.mkdir()
+    names = {"my-panda": "panda", "my-reef": "reef-place"}
+    for name in names:
+        Image.new("RGB", (8 * COUNT, 8)).save(kept / report.plain_name(name))
+        Image.new("RGB", (8 * COUNT, 8), (0, 0, 255)).save(kept / report.kept_name(name, "cns", 0, 2))
+    stages = [{"learned": name, "scores": {}} for name in names]
+    stream = {"stream": list(names.values()), "draw": learning.AT_THE_END, "stages": stages}
+    record = {"method": "cns", "seed": 0, **stream}
+    (path,) = report.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
+    with Image.open(path) as sheet:
+        assert path.name == "sheet-my-panda-to-my-reef-cns.jpg" and sheet.height == 8
+        assert _near(sheet.getpixel((sheet.width - 4, 4)), (0, 0, 255))
 
 
 def _near(found: Any, wanted: tuple[int, int, int]) -> bool:
@@ -185,4 +202,4 @@ def test_no_concept_is_missing_from_an_odd_number(tmp_path: Path) -> None:
         for file in (report.plain_name(name), report.kept_name(name, "cns", 0, 1)):
             Image.new("RGB", (8 * COUNT, 8)).save(tmp_path / file)
     given = [(name, SHIPPED_CONCEPTS / folder) for name, folder in names.items()]
-    assert report.alone_sheet(tmp_path, given, "cns", 0).height == 2 * 8
+    assert report.given_and_learned(tmp_path, given, "cns", 1).height == 2 * 8

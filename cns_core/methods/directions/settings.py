@@ -17,19 +17,21 @@ class DirectionsTraining:
         0.02,
         0,
         10,
-        "Learning rate of what keys and values answer along the directions, as a share of their size. "
-        "It falls to 0 by half a cosine.",
+        "More likeness against everything else as it was: the learning rate of what keys and values answer "
+        "along the directions. On the small base, after four concepts, other prompts move by 1.3 % at 0.02 "
+        "and by 2.6 % at 0.03, which learns 1 % more.",
         step=1e-3,
         digits=9,
     )
     directions: int = whole(8, 1, 64, "How many directions at most.", rare=True)
     least_gain: float = number(
-        2.0,
+        0.5,
         0,
         1e6,
         "Directions are taken while the concept's captions are this many times as strong in them as all that "
-        "is protected. Higher: fewer directions, less likeness, the rest keeps better.",
+        "is protected.",
         step=0.5,
+        rare=True,
     )
     guard: float = number(
         0.1,
@@ -41,7 +43,7 @@ class DirectionsTraining:
         rare=True,
     )
     token_first: float = number(
-        0.4,
+        0.3,
         0,
         0.95,
         "The share of the steps in which the token learns alone. The directions are found after it.",
@@ -49,7 +51,12 @@ class DirectionsTraining:
         rare=True,
     )
     token_after: float = number(
-        0.1, 0, 1, "The token's learning rate afterwards, as a share of what it was.", step=0.05, rare=True
+        1.0,
+        0,
+        1,
+        "The token's learning rate afterwards, as a share of what it was; both fall to 0 by half a cosine.",
+        step=0.05,
+        rare=True,
     )
     moves: str = choice(BOTH, (BOTH, KEYS, VALUES), "Which projections learn.", rare=True)
 
