@@ -38,7 +38,7 @@ folder of yours. Use the **same checkpoint** as before.
 On the right the first concept is drawn twice at the same seed, with the memory as it was and as it is now:
 the two pictures show how much of it was forgotten. The last one shows the new concept.
 
-*What may move* shows beneath the bars how much the first concept will hear of the second. The memory has to be
+*What may move* shows beneath the bars how much the first concept will hear of the second. The memory must be
 connected to both *Select Concept Neurons* and *Continual Train*.
 """
 
