@@ -16,7 +16,7 @@ SAVED = Path(__file__).with_name("learn_concept_before_prefixes.json")
 SMALL = {
     "CheckpointLoaderSimple": {"ckpt_name": SMALL_CHECKPOINT},
     "LoadConceptImages": {"resolution": 64},
-    "SelectConceptNeurons": {"calibration_prompts": 4},
+    "SelectConceptNeurons": {"calibration_prompts": 4, "general_prompts": 24},
     "ContinualTrain": {"steps": 2, "seed": 77},
     "EmptyLatentImage": {"width": 64, "height": 64},
     "KSampler": {"steps": 2},
@@ -52,7 +52,10 @@ def test_it_opens_with_every_wire_and_runs(
     assert not {"CONCEPT", "NEURONS", "MEMORY"} & {socket for node in nodes for socket in node["sockets"]}
     # Widgets are saved by their place alone: none may have moved.
     assert by_type["ContinualTrain"]["widgets"]["keep_base"] == 0.002
-    assert by_type["SelectConceptNeurons"]["widgets"]["calibration_prompts"] == 4
+    selecting = by_type["SelectConceptNeurons"]["widgets"]
+    assert selecting["calibration_prompts"] == 4 and selecting["select_by"] == "budget"
+    # What was not there yet takes the default of today.
+    assert selecting["what_may_move"] == "directions" and selecting["keep"] == ""
 
     before = set(live_host.get_json("/history"))
     editor.evaluate("() => window.app.queuePrompt(0, 1)")
