@@ -1,7 +1,5 @@
 """Guarded directions in the real host: prepare, learn, resume, draw, take out; moments kept on disk."""
 
-import dataclasses
-
 import pytest
 import torch
 from PIL import Image
@@ -195,4 +193,4 @@ def test_neurons_can_be_guarded(select, train, concepts):
     memory, _, told = train(concepts[0], plan, neuron_lr=1e-3, seed=3)
     assert {"L_reg", "guard", "prior", "diffusion"} == set(memory.concepts[0].losses)
     assert "keys and values of general prompts move by" in told and "concept neurons" in text
-    assert dataclasses.asdict(plan.settings)["floor"] == 0.01
+    assert plan.settings.keep == "" and plan.settings.select_by == "budget"
