@@ -2,9 +2,13 @@
 
     python3 dev.py bench directions                               the small base of this repository
     python3 dev.py bench directions --checkpoint sd15.safetensors
+    python3 dev.py bench directions --memory my_concepts.safetensors
 
 Nothing is trained. The first table says how the features of general prompts are spread, the second what gains
 the first directions would have for concepts of some class words, with a made-up word as the token.
+
+With a memory made on the checkpoint: by how much it moves keys and values of general prompts and of its concepts'
+captions, when it is merged into weights of each precision, as the host does for drawing.
 """
 
 from __future__ import annotations
@@ -13,13 +17,14 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devtools.staging import expanded_base
 
 from .host import start_host
 
 if TYPE_CHECKING:
+    from cns_core.memory import ConceptMemory
     from cns_core.methods.directions.prepared import Guarded
     from cns_core.protected import Protected
 
@@ -38,10 +43,15 @@ def main() -> int:
     )
     parser.add_argument("--prompts", type=int, nargs="+", default=[128, 1024, 4096], help="general prompts")
     parser.add_argument("--class-words", nargs="+", default=_CLASS_WORDS, metavar="WORD")
+    parser.add_argument("--memory", type=Path, help="a memory file: what merging it does")
     options = parser.parse_args()
     start_host()
     import torch
 
+    if options.memory is not None:
+        with torch.inference_mode():
+            print("\n".join(merged(options.checkpoint, options.memory)))
+        return 0
     with torch.inference_mode():
         found = measured(options.checkpoint, options.prompts, options.class_words)
     print(f"\n| {' | '.join(_SPECTRUM)} |\n|{'---|' * len(_SPECTRUM)}")
@@ -60,6 +70,50 @@ def measured(
     checkpoint: Path | None, counts: Sequence[int], class_words: Sequence[str]
 ) -> dict[int, tuple[float, dict[str, Guarded]]]:
     """By the number of general prompts: the seconds that it took, and by class word what was prepared."""
+    loaded, found = _load(checkpoint), {}
+    for count in counts:
+        begin = time.perf_counter()
+        by_word = {word: _prepared(loaded, word, None, count) for word in class_words}
+        found[count] = (time.perf_counter() - begin, by_word)
+    return found
+
+
+def merged(checkpoint: Path | None, memory_file: Path) -> list[str]:
+    """The rows of a table: for each precision how far keys and values move, root mean square."""
+    import torch
+    from comfy.float import stochastic_rounding
+
+    from cns_core.host.model import read_base
+    from cns_core.memory_file import load_memory
+
+    loaded, memory = _load(checkpoint), load_memory(memory_file)
+    base = read_base(*loaded)
+    memory.check_base(base.identity)
+    protected = _prepared(loaded, "thing", memory, 0).protected
+    laid = memory.laid()
+    exact = {n: one.up @ one.down if one.dense is None else one.summed().float() for n, one in laid.items()}
+
+    def cells(precision: torch.dtype) -> list[str]:
+        moved = []
+        for name, change in exact.items():
+            frozen = base.weights[name].to(precision)
+            summed = frozen.float() + change
+            moved.append(stochastic_rounding(summed, precision, seed=0).float() - frozen.float())
+        effects = protected.effects(torch.cat(moved))
+        del effects["its class word"]  # of a concept that is none
+        return [f"{share:.3%}" for share in effects.values()]
+
+    heads = ["weights", "general prompts", *memory.token_vectors()]
+    rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for precision in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn):
+        rows.append(f"| {str(precision).removeprefix('torch.')} | {' | '.join(cells(precision))} |")
+    return rows
+
+
+def _prepared(
+    loaded: tuple[Any, Any], class_word: str, memory: ConceptMemory | None, general_prompts: int
+) -> Guarded:
+    """For a concept of some class that has no pictures."""
     import torch
 
     from cns_core.captions import template_captions
@@ -68,19 +122,13 @@ def measured(
     from cns_core.images import TrainingImage
     from cns_core.methods import METHODS
 
-    model, clip = _load(checkpoint)
-    directions, found = METHODS["directions"], {}
-    for count in counts:
-        begin, by_word = time.perf_counter(), {}
-        for word in class_words:
-            captions = template_captions("subject", "<my-concept>")
-            image = TrainingImage(torch.zeros(64, 64, 3), captions, None, "none")
-            concept = Concept("my concept", "<my-concept>", word, "subject", (image,))
-            settings = directions.Selection(general_prompts=count)
-            plan = prepare(model, clip, concept, None, directions, settings, lambda done, total: None)
-            by_word[word] = plan.prepared
-        found[count] = (time.perf_counter() - begin, by_word)
-    return found
+    directions, token = METHODS["directions"], "<no-concept>"
+    image = TrainingImage(torch.zeros(64, 64, 3), template_captions("subject", token), None, "none")
+    concept = Concept("no concept", token, class_word, "subject", (image,))
+    settings = directions.Selection(general_prompts=general_prompts)
+    plan = prepare(*loaded, concept, memory, directions, settings, lambda done, total: None)
+    guarded: Guarded = plan.prepared
+    return guarded
 
 
 _SPECTRUM = (
@@ -111,7 +159,7 @@ def spectrum(protected: Protected) -> list[str]:
     ]
 
 
-def _load(checkpoint: Path | None) -> tuple[object, object]:
+def _load(checkpoint: Path | None) -> tuple[Any, Any]:
     if checkpoint is None:
         from small_base.comfyui_nodes import load_small_base
 
