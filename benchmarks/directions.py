@@ -7,7 +7,7 @@
 Nothing is trained. The first table says how the features of general prompts are spread, the second what gains
 the first directions would have for concepts of some class words, with a made-up word as the token.
 
-With a memory made on the checkpoint: by how much it moves keys and values of general prompts and of its concepts'
+With a memory made on the checkpoint: by how much it moves keys and values of general prompts and of its own
 captions, when it is merged into weights of each precision, as the host does for drawing.
 """
 
