@@ -23,7 +23,7 @@ class DirectionsTraining:
         step=1e-3,
         digits=9,
     )
-    directions: int = whole(8, 1, 64, "How many directions at most.", rare=True)
+    directions: int = whole(12, 1, 64, "How many directions at most.", rare=True)
     least_gain: float = number(
         0.5,
         0,
