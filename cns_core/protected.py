@@ -24,6 +24,7 @@ from .settings import check, choice, number, text, whole
 
 ALL_TOKENS = "all tokens"
 AUTOMATIC_ON_CPU, AUTOMATIC_ON_GPU = 1024, 4096  # general prompts
+_SUFFERS = 0.05  # of keys and values, root mean square
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,18 @@ class Protected:
         groups = {"general prompts": self.general, "its class word": self.class_word, **self.earlier}
         return {name: _share(energy(change, c), float((self.gram * c).sum())) for name, c in groups.items()}
 
+    def told(self, change: Tensor) -> list[str]:
+        """`effects` in words, a line each, and a warning where something suffers."""
+        effects = self.effects(change)
+        lines = [f"keys and values of {name} move by {share:.2%}" for name, share in effects.items()]
+        suffers = [name for name, share in effects.items() if share > _SUFFERS]
+        if suffers:
+            lines.append(
+                f"**{', '.join(suffers)} will look a little different.** A lower learning rate or a higher "
+                "guard keeps more of it as it was; the concept gets less likeness for it."
+            )
+        return lines
+
     def quiet(self) -> int:
         """How many directions of the features general prompts leave below the floor."""
         return int((torch.linalg.eigvalsh(self.general) < self._floor()).sum())
@@ -149,7 +162,7 @@ def protect(material: Material, settings: Protection) -> Protected:
         *(taught.captions for taught in earlier),
     ]
     of_general, of_keep, class_word, *of_earlier = material.second_moments(
-        groups, settings.protected_tokens, lasting=2
+        groups, settings.protected_tokens, lasting=1
     )
     gram, sizes = torch.zeros_like(of_general), {}
     for name, weight in material.weights().items():

@@ -41,12 +41,16 @@ def _read(path: Path) -> Tensor | None:
     if not path.exists():
         return None
     try:
-        moment = load_file(path)["moment"]
+        moment: Tensor = load_file(path)["moment"]
     except (SafetensorError, KeyError, OSError) as error:
         logging.warning(f"CNS: {path} is damaged ({error}); its prompts are encoded again.")
         return None
-    sound = moment.dtype == torch.float64 and bool(torch.isfinite(moment).all())
-    return moment if sound else None
+    square = moment.ndim == 2 and moment.shape[0] == moment.shape[1]
+    if not square or moment.dtype != torch.float64 or not bool(torch.isfinite(moment).all()):
+        found = f"{moment.dtype} {tuple(moment.shape)}"
+        logging.warning(f"CNS: {path} holds no second moment ({found}); its prompts are encoded again.")
+        return None
+    return moment
 
 
 _digests: WeakKeyDictionary[object, str] = WeakKeyDictionary()

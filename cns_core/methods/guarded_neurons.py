@@ -58,10 +58,7 @@ class GuardedPrepared(SelectedNeurons):
         layout = self.protected.layout
         # Entries that an earlier concept moved count whole: what they were before is not known here.
         laid = [change.lay(n, torch.zeros(s, dtype=torch.float16)).float() for n, s, _ in layout.slices()]
-        effects = self.protected.effects(torch.cat(laid))
-        return "\n".join(
-            f"- keys and values of {name} move by {share:.2%}" for name, share in effects.items()
-        )
+        return "\n".join(f"- {line}" for line in self.protected.told(torch.cat(laid)))
 
 
 class GuardedAdaptation(CnsAdaptation):

@@ -9,7 +9,8 @@ from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.method import ModelIdentity
 from cns_core.methods import METHODS
 from cns_core.methods.directions.change import DirectionsChange
-from cns_core.methods.directions.find import guarded_directions
+from cns_core.methods.directions.find import Directions, guarded_directions
+from cns_core.methods.directions.prepared import _energy_heard
 from cns_core.moments import energy, second_moment
 from cns_core.projections import ProjectionLayout
 from cns_core.settings import TrainSettings
@@ -172,6 +173,13 @@ def test_what_the_user_keeps_is_protected(learner, toy):
         effects.append(moved(trainer.adaptation.learned(), features(toy, ["word9"], None)))
         assert ("the word9" in prepared.protected.prompts) == bool(keep)
     assert effects[1] < effects[0]
+
+
+def test_a_concept_louder_than_the_forecast_is_told_as_all_of_it():
+    directions = Directions(torch.eye(3, 2).double(), torch.tensor([0.5, 0.4]))
+    assert _energy_heard(directions, 9 * torch.eye(3).double()) == 1.0
+    silent = Directions(torch.zeros(3, 0).double(), torch.zeros(0))
+    assert _energy_heard(silent, torch.eye(3).double()) == 0.0
 
 
 def test_keys_or_values_alone(learner):

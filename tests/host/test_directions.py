@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,16 @@ def test_moments_are_kept_and_a_damaged_one_is_made_anew(select, concepts, caplo
     mended = select(concepts[0], general_prompts=25)[0]
     assert torch.equal(mended.prepared.protected.general, again.prepared.protected.general)
     assert "is damaged" in caplog.text and kept.read_bytes() == before
+    kept.write_bytes(save({"moment": torch.zeros(3)}))
+    select(concepts[0], general_prompts=25)
+    assert "holds no second moment" in caplog.text and kept.read_bytes() == before
+
+
+def test_a_kept_prompt_with_a_learned_token_is_read_with_that_memory(select, train, concepts, one):
+    keep = "<my-fox> in a favourite place"
+    with_fox = select(concepts[1], memory=one, keep=keep)[0].prepared.protected.general
+    without = select(concepts[1], keep=keep)[0].prepared.protected.general
+    assert not torch.allclose(with_fox, without)
 
 
 def test_a_graph_from_before_there_was_a_choice_selects_neurons(nodes, models, concepts):

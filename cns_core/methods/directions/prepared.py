@@ -18,7 +18,7 @@ from .find import Directions, guarded_directions
 _MADE_UP = ("sks", "ohwx", "zwx")
 _FORECAST = 8  # directions
 # Below this the captions are hardly apart from what is protected, and little can be learned along them.
-CLEAR_GAIN = 10.0
+_CLEAR_GAIN = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Guarded:
                 for token, share in self.forecast.heard.items()
             ),
         ]
-        if not gains or gains[0] < CLEAR_GAIN:
+        if not gains or gains[0] < _CLEAR_GAIN:
             lines.append(
                 "even a made-up word is hardly apart from what is protected: protect fewer prompts, "
                 "or choose another class word"
@@ -75,24 +75,14 @@ class Guarded:
         if not isinstance(change, DirectionsChange):
             raise TypeError(f"{type(change).__name__} was not learned along directions.")
         gains = change.gains.tolist()
-        effects = self.protected.effects(change.answers.float() @ change.directions)
         lines = [f"{len(gains)} directions, gains {_figures(gains)}"]
-        lines += [f"keys and values of {name} move by {share:.2%}" for name, share in effects.items()]
-        if not gains or gains[0] < CLEAR_GAIN:
+        lines += self.protected.told(change.answers.float() @ change.directions)
+        if not gains or gains[0] < _CLEAR_GAIN:
             lines.append(
                 "**The token's captions are hardly apart from the class word's.** Give it more steps or a "
                 "higher token_lr, or a class word that is farther from what it shows."
             )
-        suffers = [name for name, share in effects.items() if share > _SUFFERS]
-        if suffers:
-            lines.append(
-                f"**{', '.join(suffers)} will look a little different.** Raise least_gain or guard to keep "
-                "more of it as it was; the concept gets less likeness for it."
-            )
         return "\n".join(f"- {line}" for line in lines)
-
-
-_SUFFERS = 0.05  # of keys and values, root mean square
 
 
 def prepared(material: Material, settings: Protection) -> Guarded:
@@ -117,9 +107,12 @@ def _forecast(moments: Sequence[Tensor], protected: Protected) -> Forecast:
 
 
 def _energy_heard(directions: Directions, moment: Tensor) -> float:
-    """The mean energy with which prompts of a moment answer to directions that the concept answers with 1."""
+    """The mean energy with which prompts of a moment answer to directions that the concept answers with 1.
+    It counts as 1 where they are louder than the concept, as they may be where a gain is below 1.
+    """
     vectors = directions.vectors
-    return float((vectors * (moment @ vectors)).sum()) / max(1, len(directions.gains))
+    energies = (vectors * (moment @ vectors)).sum(dim=0).clamp(0, 1)
+    return float(energies.sum()) / max(1, len(energies))
 
 
 def _mean(values: Sequence[float]) -> float:
