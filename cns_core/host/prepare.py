@@ -108,6 +108,8 @@ class HostMaterial:
 
     def second_moments(self, groups: Sequence[Sequence[str]], tokens: str, lasting: int) -> list[Tensor]:
         width = self.layout.shapes[0][1]
+        # Prompts of the user's own are among them, and the reading of the others takes long.
+        check_length(self._clip, [prompt for group in groups[lasting:] for prompt in group])
         starts = [0, *itertools.accumulate(map(len, groups))]
         total = starts[-1] + 1
         self._load()

@@ -122,7 +122,8 @@ def check_length(clip: Clip, prompts: Sequence[str]) -> None:
             if len(sections) > 1:
                 words = sum(entry[2] > 0 for section in sections for entry in section)
                 raise ValueError(
-                    f"A caption has {words} tokens; at most {SECTION - 2} fit. Shorten: {prompt[:120]!r}"
+                    f"A caption or prompt has {words} tokens; at most {SECTION - 2} fit. "
+                    f"Shorten: {prompt[:120]!r}"
                 )
 
 

@@ -181,6 +181,11 @@ def test_a_kept_prompt_with_a_learned_token_is_read_with_that_memory(select, tra
     assert not torch.allclose(with_fox, without)
 
 
+def test_an_overlong_prompt_to_keep_is_refused_before_anything_is_read(select, concepts):
+    with pytest.raises(ValueError, match=r"prompt has 9\d tokens; at most 75 fit. Shorten: 'very very"):
+        select(concepts[0], keep="very " * 90 + "long", general_prompts=26)
+
+
 def test_a_graph_from_before_there_was_a_choice_selects_neurons(nodes, models, concepts):
     with torch.inference_mode():
         plan = (

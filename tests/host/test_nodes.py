@@ -232,7 +232,7 @@ def test_overlong_captions_are_refused_before_selection(run, select, photos):
     concept = run(
         "LoadConceptImages", name="x", class_word="dog", folder="dog", caption_source="own text", caption=long
     )[0]
-    with pytest.raises(ValueError, match=r"A caption has 8\d tokens; at most 75 fit"):
+    with pytest.raises(ValueError, match=r"A caption or prompt has 8\d tokens; at most 75 fit"):
         select(concept)
 
 
