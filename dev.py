@@ -29,6 +29,7 @@ the small base model:
   dev.py base unet --help     one tool's options
   dev.py bench base           draws with it and holds the pictures against bars
   dev.py bench learning       learns the concepts that it has never seen, and scores them
+  dev.py bench pairs          learns two things and draws both in one picture, by several ways to ask for it
   dev.py bench directions     how much room the text features of a checkpoint leave for concepts
                 All of them work in small_base/work/ unless --work names another folder.
 
@@ -38,6 +39,7 @@ The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
 # What `bench` measures by a program of its own, which knows its own options.
 BENCHES = {
     "learning": "benchmarks.quality",
+    "pairs": "benchmarks.quality.pairs",
     "directions": "benchmarks.directions",
     "speed": "benchmarks.speed",
 }
@@ -135,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parse_arguments(words: list[str]) -> argparse.Namespace:
     """Parse the command line.
-    What follows `base`, `bench learning`, `bench directions` or `bench speed` is theirs, --help included.
+    What follows `base`, or `bench` and any but base, is theirs, --help included.
     """
     if words[:1] == ["base"]:
         return argparse.Namespace(command="base", words=words[1:])

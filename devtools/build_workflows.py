@@ -27,6 +27,7 @@ CHECKPOINT_URL = (
 )
 PANDA_PROMPT = "a photo of <my-panda> in the snow"
 TEAPOT_PROMPT = "a photo of <my-teapot> in a meadow"
+HALVES = ("a photo of <my-panda> in a meadow", TEAPOT_PROMPT)  # left and right
 PLAIN_PROMPT = "a photo of a red bicycle by a brick wall"
 PICTURE, TEXT = 300, 150  # pixels kept free in a node for what it shows
 BLUE, GREEN, OLIVE, GREY = "#3f789e", "#3f7a4f", "#8a7a3a", "#888888"
@@ -134,7 +135,7 @@ def add_concept() -> Graph:
 
 
 def draw_concepts() -> Graph:
-    """A saved memory at work: one concept, two together, and a plain prompt with and without the memory."""
+    """A saved memory at work: one concept, two side by side, a plain prompt with and without the memory."""
     base = _checkpoint()
     loaded = Node("LoadConceptMemory", {"file": f"{notes.SECOND_FILE}.safetensors"})
     apply = _apply(base, loaded["memory"])
@@ -143,7 +144,8 @@ def draw_concepts() -> Graph:
     common = {"latent": latent, "negative": _encode(base["CLIP"], "", "Negative prompt")}
     model, clip = apply["MODEL"], apply["CLIP"]
     one = _draw(model, clip, base, PANDA_PROMPT, "draw_one", **common)
-    two = _draw(model, clip, base, notes.BOTH_PROMPT, "draw_two", **common)
+    halves = _halves(clip, *HALVES)
+    two = [*halves, *_sampled(model, base, halves[-1]["CONDITIONING"], "draw_two", **common)]
     untouched = _draw(base["MODEL"], base["CLIP"], base, plain["STRING"], "draw_plain_untouched", **common)
     personalized = _draw(model, clip, base, plain["STRING"], "draw_plain_personalized", **common)
     known = _tell(loaded["text"], "What it knows")
@@ -154,7 +156,7 @@ def draw_concepts() -> Graph:
             [Group("1. Model and memory", [[base, loaded, known]])],
             [Group("2. Apply; what all share", [[apply, plain, common["negative"], latent]])],
             [Group("One concept", [one], OLIVE)],
-            [Group("Two together", [two], OLIVE)],
+            [Group("Two side by side", [two[:5], two[5:]], OLIVE)],
             [Group("Plain, untouched model", [untouched], GREEN)],
             [Group("Plain, with the memory", [personalized], GREEN)],
         ],
@@ -209,12 +211,34 @@ def _draw(
         own.append(negative := _encode(clip, "", "Negative prompt"))
     if latent is None:
         own.append(latent := _latent())
-    conditions = {"positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"]}
+    return [*own, *_sampled(model, base, positive["CONDITIONING"], prefix, latent, negative)]
+
+
+def _halves(clip: Output, left: str, right: str) -> list[Node]:
+    """A prompt for each half of the picture; the last node joins them."""
+    prompts = [_encode(clip, text, f"Prompt, {side}") for text, side in ((left, "left"), (right, "right"))]
+    areas = [
+        Node(
+            "ConditioningSetAreaPercentage",
+            {"conditioning": prompt["CONDITIONING"], "width": 0.5, "height": 1.0, "x": x, "y": 0.0},
+            f"The {side} half",
+        )
+        for prompt, x, side in ((prompts[0], 0.0, "left"), (prompts[1], 0.5, "right"))
+    ]
+    conditions = {f"conditioning_{i}": area["CONDITIONING"] for i, area in enumerate(areas, start=1)}
+    return [*prompts, *areas, Node("ConditioningCombine", conditions)]
+
+
+def _sampled(
+    model: Output, base: Node, positive: Output, prefix: str, latent: Node, negative: Node
+) -> list[Node]:
+    """The stock chain from conditioning to picture."""
+    conditions = {"positive": positive, "negative": negative["CONDITIONING"]}
     settings = {"seed": 1, "steps": 25, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"}
     sampler = Node("KSampler", {"model": model, **conditions, "latent_image": latent["LATENT"], **settings})
     decode = Node("VAEDecode", {"samples": sampler["LATENT"], "vae": base["VAE"]})
     save = Node("SaveImage", {"images": decode["IMAGE"], "filename_prefix": f"cns/{prefix}"}, height=PICTURE)
-    return [*own, sampler, decode, save]
+    return [sampler, decode, save]
 
 
 def _show(image: Output, title: str) -> Node:

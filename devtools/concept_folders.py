@@ -90,6 +90,15 @@ def pairs(concepts: Sequence[ConceptFolder]) -> list[tuple[ConceptFolder, Concep
     return beside + [(subjects[0], other) for other in others if subjects]
 
 
+def halves_for_two(first: ConceptFolder, second: ConceptFolder) -> tuple[tuple[str, str], ...]:
+    """Of two subjects side by side, a prompt for the left half of each picture and one for the right; none
+    for a subject and a style or place, which one prompt names together.
+    """
+    if {first.kind, second.kind} != {"subject"}:
+        return ()
+    return tuple(zip(first.prompts, second.prompts, strict=True))
+
+
 def prompts_for_two(first: ConceptFolder, second: ConceptFolder) -> tuple[str, ...]:
     """Pictures that show both."""
     if first.kind != "subject":

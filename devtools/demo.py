@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from cns_core.evaluation.sheets import Cell, captioned, quartered, stacked
 
 from .api_client import ApiClient, Graph
-from .concept_folders import ConceptFolder, pairs, prompts_for_two, read_concepts
+from .concept_folders import ConceptFolder, halves_for_two, pairs, prompts_for_two, read_concepts
 from .errors import DevToolError
 from .graphs import add, exchange, find, find_one, keep_only, override, read_graph, wired_from
 from .host_process import HostProcess
@@ -101,19 +101,34 @@ class Demo:
 
     def draw(self, prompts: Sequence[str], with_memory: bool = True) -> list[Image.Image]:
         """One picture for each prompt, by the model with the memory file applied, or by the untouched one."""
-        wanted = prompts[: self.pictures]
-        return [self._drawn(prompt, SEED + index, with_memory) for index, prompt in enumerate(wanted)]
+        model, pictures = "ApplyPersonalizedUNet" if with_memory else self.loader, []
+        for index, prompt in enumerate(prompts[: self.pictures]):
+            graph = self._drawing(SEED + index)
+            sampler = _sampler(graph, model, "CLIPTextEncode")
+            graph[wired_from(graph, sampler, "positive")]["inputs"]["text"] = prompt
+            pictures.append(self._sampled(graph, sampler))
+        return pictures
 
-    def _drawn(self, prompt: str, seed: int, with_memory: bool) -> Image.Image:
+    def draw_halves(self, halves: Sequence[tuple[str, str]]) -> list[Image.Image]:
+        """With the memory file applied, a picture for each pair of prompts, of its left and right half."""
+        pictures = []
+        for index, texts in enumerate(halves[: self.pictures]):
+            graph = self._drawing(SEED + index)
+            sampler = _sampler(graph, "ApplyPersonalizedUNet", "ConditioningCombine")
+            joined = wired_from(graph, sampler, "positive")
+            for text, socket in zip(texts, ("conditioning_1", "conditioning_2"), strict=True):
+                area = wired_from(graph, joined, socket)
+                graph[wired_from(graph, area, "conditioning")]["inputs"]["text"] = text
+            pictures.append(self._sampled(graph, sampler))
+        return pictures
+
+    def _drawing(self, seed: int) -> Graph:
         graph = self._fitted(read_graph(WORKFLOWS / "draw_concepts.json"))
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
-        graph = override(graph, "KSampler", seed=seed, **self.sampling)
-        # The workflow draws several pictures; take the first one by the model wanted.
-        model = "ApplyPersonalizedUNet" if with_memory else self.loader
-        samplers = find(graph, "KSampler")
-        sampler = next(n for n in samplers if graph[wired_from(graph, n, "model")]["class_type"] == model)
+        return override(graph, "KSampler", seed=seed, **self.sampling)
+
+    def _sampled(self, graph: Graph, sampler: str) -> Image.Image:
         decode = next(n for n in find(graph, "VAEDecode") if wired_from(graph, n, "samples") == sampler)
-        graph[wired_from(graph, sampler, "positive")]["inputs"]["text"] = prompt
         graph = add(graph, "demo_drawing", "SaveImage", images=[decode, 0], filename_prefix="drawing")
         return self._picture(keep_only(graph, "demo_drawing"), "demo_drawing")
 
@@ -234,12 +249,24 @@ def _learn_and_draw(
     if together:
         rows.append([])
     for pair in together:
-        prompts = prompts_for_two(*pair)
+        prompts, halves = prompts_for_two(*pair), halves_for_two(*pair)
         _say(f"two together: {prompts[0]}")
-        pictures = demo.draw(prompts)
-        rows[-1].append((" + ".join(concept.token for concept in pair), quartered(pictures)))
+        pictures = demo.draw_halves(halves) if halves else demo.draw(prompts)
+        label = (" | " if halves else " + ").join(concept.token for concept in pair)
+        rows[-1].append((label, quartered(pictures)))
         scores.append(demo.score(len(concepts), pictures, prompts, list(pair)))
     return curves, rows, scores
+
+
+def _sampler(graph: Graph, model: str, positive: str) -> str:
+    """Of the workflow's samplers the first that is wired to nodes of these classes."""
+
+    def wired_to(node_id: str, socket: str) -> str:
+        found: str = graph[wired_from(graph, node_id, socket)]["class_type"]
+        return found
+
+    samplers = find(graph, "KSampler")
+    return next(n for n in samplers if (wired_to(n, "model"), wired_to(n, "positive")) == (model, positive))
 
 
 def _figures(text: str) -> tuple[float, float]:

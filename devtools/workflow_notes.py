@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 FIRST_FILE, SECOND_FILE = "panda", "panda_and_teapot"
-BOTH_PROMPT = "a photo of <my-panda> beside <my-teapot>"
 
 LEARN = f"""# Learn one concept
 
@@ -46,8 +45,10 @@ DRAW = f"""# Draw with what was learned
 
 Loads `{SECOND_FILE}.safetensors`, made by **add_concept**. Choose your own file and checkpoint at the left.
 
-Tokens work in any prompt, also several together: `{BOTH_PROMPT}`. Weights such as
-`(<my-panda>:1.2)` work too.
+Tokens work in any prompt, a thing and a style together too. Weights such as `(<my-panda>:1.2)` work as well.
+
+**Two things side by side** get a prompt for each half of the picture: in one prompt two learned things tend
+to run into one.
 
 The two pictures in green have no token in their prompt: one from the untouched model, one with the memory
 applied. The nearer they are, the less the learning disturbed everything else.

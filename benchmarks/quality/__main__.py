@@ -22,8 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cns_core.methods import METHODS
-from cns_core.settings import described
 from devtools.concept_folders import ConceptFolder, read_concepts
 from devtools.paths import ROOT
 from devtools.staging import JUDGE, SHIPPED_CONCEPTS, expanded_base
@@ -31,7 +29,7 @@ from small_base.world.sets import SETS_FOLDER, read_set
 
 from ..host import start_host
 from .report import summary, write_sheets
-from .variants import VARIANTS
+from .variants import SETTINGS, VARIANTS
 
 # Streams of four kinds of concepts each: with --four.
 FOURS = (
@@ -45,23 +43,6 @@ EACH, AT_THE_END, NEVER = "after each", "at the end", "never"
 if TYPE_CHECKING:
     from .bench import Bench
 
-# Name, default, what it says: of training, of selecting and of the methods, see their settings.
-_SETTINGS: tuple[tuple[str, Any, str], ...] = (
-    ("steps", 150, "of training"),
-    ("batch_size", 4, "pictures a step"),
-    ("token_lr", 1e-2, "learning rate of the token"),
-    ("neuron_lr", 1e-3, "of selected entries"),
-    ("weight_lr", 1e-3, "of all of K/V"),
-    ("keep_earlier", 1e-3, "first lambda of L_reg"),
-    ("keep_base", 1e-4, "second lambda of L_reg"),
-    ("prior_weight", 1.0, "of the image-free prior"),
-    ("budget_percent", 17.0, "of K/V, to end with"),
-    *(
-        (name, default, what.help)
-        for kind in (METHODS["directions"].Selection, METHODS["directions"].Training)
-        for name, (default, what) in described(kind).items()
-    ),
-)
 Stages = Callable[[dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -75,7 +56,7 @@ def main() -> int:
 
     from .bench import Bench, Options
 
-    settings = {name: getattr(options, name) for name, _, _ in _SETTINGS}
+    settings = {name: getattr(options, name) for name, _, _ in SETTINGS}
     if options.top_percent:
         settings |= {"select_by": "top percent", "top_percent": options.top_percent}
     checkpoint = options.checkpoint or expanded_base()
@@ -183,7 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", choices=tuple(VARIANTS), default=["cns"])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--resolution", type=int, default=64)
-    for name, default, help_text in _SETTINGS:
+    for name, default, help_text in SETTINGS:
         words = f"{help_text.replace('%', '%%')} (%(default)s)"
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=words)
     parser.add_argument("--top-percent", type=float, default=0.0, help="k of Eq. 3, in place of the budget")

@@ -94,13 +94,14 @@ def _scores(stages: list[dict[str, Any]]) -> tuple[float, ...]:
 
 def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) -> list[Path]:
     """By each method's first seed a sheet of the concepts learned alone; of each stream that was drawn after
-    each concept one of its stages; of each that was drawn at the end, one of all its concepts.
+    each concept one of its stages; of each that was drawn at the end, one of all its concepts. Runs whose
+    pictures lie elsewhere, being made on another machine, have none.
 
     output: the file of the runs; images: the folder of the concepts' folders.
     """
     sheets: dict[str, Image.Image] = {}
     kept = kept_in(output)
-    first = [record for record in results if record["seed"] == 0 and record["draw"] != "never"]
+    first = [record for record in results if record["seed"] == 0 and _pictures_are_in(kept, record)]
     for method in dict.fromkeys(record["method"] for record in first):
         mine = [record for record in first if record["method"] == method]
         alone = [record for record in mine if len(record["stream"]) == 1]
@@ -120,6 +121,14 @@ def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) 
         paths.append(kept / f"sheet-{_as_file_name(name)}.jpg")
         sheet.save(paths[-1], quality=92)
     return paths
+
+
+def _pictures_are_in(kept: Path, record: dict[str, Any]) -> bool:
+    return record["draw"] != "never" and all(
+        (kept / kept_name(concept, record["method"], record["seed"], count)).is_file()
+        for count, stage in enumerate(record["stages"], start=1)
+        for concept in stage["scores"]
+    )
 
 
 def kept_in(output: Path) -> Path:

@@ -8,7 +8,25 @@ from typing import Any
 
 from cns_core.method import Method
 from cns_core.methods import METHODS
-from cns_core.settings import TrainSettings
+from cns_core.settings import TrainSettings, described
+
+# Name, default, what it says: of training, of selecting and of the methods, see their settings.
+SETTINGS: tuple[tuple[str, Any, str], ...] = (
+    ("steps", 150, "of training"),
+    ("batch_size", 4, "pictures a step"),
+    ("token_lr", 1e-2, "learning rate of the token"),
+    ("neuron_lr", 1e-3, "of selected entries"),
+    ("weight_lr", 1e-3, "of all of K/V"),
+    ("keep_earlier", 1e-3, "first lambda of L_reg"),
+    ("keep_base", 1e-4, "second lambda of L_reg"),
+    ("prior_weight", 1.0, "of the image-free prior"),
+    ("budget_percent", 17.0, "of K/V, to end with"),
+    *(
+        (name, default, what.help)
+        for kind in (METHODS["directions"].Selection, METHODS["directions"].Training)
+        for name, (default, what) in described(kind).items()
+    ),
+)
 
 
 @dataclass(frozen=True)

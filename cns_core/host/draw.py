@@ -39,6 +39,17 @@ def draw(
         seeds: of each picture's first noise; the global generator is left alone.
         sampling: the defaults where it is None.
     """
+    return draw_conditioned(loaded, conditioning(loaded.clip, prompts), size, seeds, sampling)
+
+
+def draw_conditioned(
+    loaded: Loaded,
+    positive: list[Any],
+    size: tuple[int, int],
+    seeds: Sequence[int],
+    sampling: Sampling | None = None,
+) -> Tensor:
+    """As `draw`, of conditioning that is made already: for prompts with areas, say."""
     how, model = sampling or Sampling(), loaded.model
     factor = model_family(model).latent_factor
     shape = (model.model.latent_format.latent_channels, size[0] // factor, size[1] // factor)
@@ -52,8 +63,8 @@ def draw(
         how.cfg,
         how.sampler,
         how.scheduler,
-        _conditioning(loaded.clip, prompts),
-        _conditioning(loaded.clip, [""]),
+        positive,
+        conditioning(loaded.clip, [""]),
         torch.zeros_like(noise),
         disable_pbar=True,
         seed=seeds[0],
@@ -61,7 +72,7 @@ def draw(
     return loaded.vae.decode(latent)[..., :3].clamp(0, 1)
 
 
-def _conditioning(clip: Clip, prompts: Sequence[str]) -> list[Any]:
+def conditioning(clip: Clip, prompts: Sequence[str]) -> list[Any]:
     """As the stock text encode node gives it, for several prompts in one batch."""
     encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0] for prompt in prompts]
     extra = dict(encoded[0][1])

@@ -162,7 +162,8 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
         "draw": learning.EACH,
         "stages": [{"learned": "my-panda", "scores": {}}],
     }
-    both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], {"learned": "my-reef"}]}
+    second = {"learned": "my-reef", "scores": {}}
+    both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], second]}
     never = {**both, "draw": learning.NEVER}
     records = [alone, both, never]
     first, second = report.write_sheets(records, tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
@@ -203,3 +204,9 @@ def test_no_concept_is_missing_from_an_odd_number(tmp_path: Path) -> None:
             Image.new("RGB", (8 * COUNT, 8)).save(tmp_path / file)
     given = [(name, SHIPPED_CONCEPTS / folder) for name, folder in names.items()]
     assert report.given_and_learned(tmp_path, given, "cns", 1).height == 2 * 8
+
+
+def test_runs_that_were_made_on_another_machine_have_no_sheet(tmp_path: Path) -> None:
+    stages = [{"learned": "my-panda", "scores": {"my-panda": {"score": 1.0}}}]
+    record = {"method": "cns", "seed": 0, "stream": ["panda"], "draw": learning.EACH, "stages": stages}
+    assert report.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS) == []

@@ -11,7 +11,7 @@ import pytest
 
 from devtools import comfyui_source, environment, graphs
 from devtools.api_client import Graph, _validation_error
-from devtools.concept_folders import prompts_for_two, read_concepts
+from devtools.concept_folders import halves_for_two, prompts_for_two, read_concepts
 from devtools.errors import DevToolError, SetupError
 from devtools.host_process import PACK_NAME, link_or_copy, make_base_directory
 from devtools.paths import COMFYUI_VARIABLE, ROOT, comfyui_directory
@@ -156,6 +156,11 @@ def test_concepts_are_read_from_folders(tmp_path: Path) -> None:
     assert (fox.name, fox.class_word, fox.kind, fox.token) == ("Reynard", "red fox", "style", "<reynard>")
     assert prompts_for_two(fox, dog) == ("a photo of <my-dog6> in the style of <reynard>",) * 4
     assert prompts_for_two(dog, duck)[0] == "a photo of <my-dog6> next to <my-duck-toy> on a beach"
+    assert halves_for_two(fox, dog) == ()
+    assert halves_for_two(dog, duck)[1] == (
+        "a photo of <my-dog6> in the snow",
+        "a photo of <my-duck-toy> in the snow",
+    )
     assert dog.prompts[1] == "a photo of <my-dog6> in the snow"
     assert dog.plain_prompts[1] == "a photo of a dog in the snow"
     assert fox.prompts[0] == "a photo of a house in the style of <reynard>"
