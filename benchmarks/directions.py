@@ -8,7 +8,8 @@ Nothing is trained. The first table says how the features of general prompts are
 the first directions would have for concepts of some class words, with a made-up word as the token.
 
 With a memory made on the checkpoint: by how much it moves keys and values of general prompts and of its own
-captions, when it is merged into weights of each precision, as the host does for drawing.
+captions, when it is merged into weights of each precision, as the host does for drawing; and by how much each
+concept alone moves those of the others, which is what they lose or regain when it is taken out.
 """
 
 from __future__ import annotations
@@ -90,12 +91,12 @@ def merged(checkpoint: Path | None, memory_file: Path) -> list[str]:
     base = read_base(*loaded)
     memory.check_base(base.identity)
     protected = _prepared(loaded, "thing", memory, 0).protected
-    laid = memory.laid()
-    exact = {n: one.up @ one.down if one.dense is None else one.summed().float() for n, one in laid.items()}
+    tokens = list(memory.token_vectors())
 
-    def cells(precision: torch.dtype) -> list[str]:
+    def cells(precision: torch.dtype, strengths: dict[str, float]) -> list[str]:
         moved = []
-        for name, change in exact.items():
+        for name, one in memory.laid(strengths).items():
+            change = one.up @ one.down if one.dense is None else one.summed().float()
             frozen = base.weights[name].to(precision)
             summed = frozen.float() + change
             moved.append(stochastic_rounding(summed, precision, seed=0).float() - frozen.float())
@@ -103,10 +104,13 @@ def merged(checkpoint: Path | None, memory_file: Path) -> list[str]:
         del effects["its class word"]  # of a concept that is none
         return [f"{share:.3%}" for share in effects.values()]
 
-    heads = ["weights", "general prompts", *memory.token_vectors()]
+    heads = ["weights", "general prompts", *tokens]
     rows = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for precision in (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn):
-        rows.append(f"| {str(precision).removeprefix('torch.')} | {' | '.join(cells(precision))} |")
+        rows.append(f"| {str(precision).removeprefix('torch.')} | {' | '.join(cells(precision, {}))} |")
+    for token in tokens:
+        others_out = {other: 0.0 for other in tokens if other != token}
+        rows.append(f"| float32, {token} alone | {' | '.join(cells(torch.float32, others_out))} |")
     return rows
 
 
