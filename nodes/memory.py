@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
 from comfy_api.latest import io, ui
 
-from ..cns_core.host import paths
+from ..cns_core.host import paths, queue
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.memory_file import file_digest, load_memory, save_memory
+from ..cns_core.method import ModelIdentity
 from .sockets import MemorySocket, schema
 
 
@@ -18,12 +23,15 @@ class SaveConceptMemory(io.ComfyNode):
             display_name="Save Concept Memory",
             description="Writes all learned concepts into one small file in models/concept_memory/.",
             is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
-                MemorySocket.Input("memory", tooltip="From Continual Train."),
+                # Lazy: what can be known of the file is checked before anything is trained.
+                MemorySocket.Input("memory", tooltip="From Continual Train.", lazy=True),
                 io.String.Input(
                     "filename",
                     default="my_concepts",
-                    tooltip="File name, without ending. Sub-folders are separated by /.",
+                    tooltip="File name, without ending. Sub-folders are separated by /; %date:yyyy-MM-dd% is "
+                    "filled in.",
                 ),
                 io.Boolean.Input(
                     "overwrite",
@@ -36,19 +44,53 @@ class SaveConceptMemory(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename: str | None) -> bool | str:
+        try:
+            if filename is not None:  # else it comes from another node
+                paths.new_memory_file(filename)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, filename: str, **_: Any) -> str:
+        """That of the file that stands there: one that was deleted or exchanged is saved again."""
+        path = paths.new_memory_file(filename)
+        return file_digest(path) if path.is_file() else str(uuid.uuid4())
+
+    @classmethod
+    def check_lazy_status(
+        cls, filename: str, overwrite: bool, memory: ConceptMemory | None = None
+    ) -> list[str]:
+        if memory is not None:
+            return []
+        path = paths.new_memory_file(filename)
+        paths.check_writable(path)
+        graph = cls.hidden.prompt
+        to_come = queue.concepts_to_come(graph, graph[cls.hidden.unique_id]["inputs"]["memory"])
+        if path.exists() and not overwrite and to_come is not None:
+            old = load_memory(path)
+            _check_extends(old, old.base, to_come, path.name)
+        return ["memory"]
+
+    @classmethod
     def execute(cls, memory: ConceptMemory, filename: str, overwrite: bool) -> io.NodeOutput:
         path = paths.new_memory_file(filename)
         if path.exists() and not overwrite:
-            _check_extends(load_memory(path), memory, path.name)
+            named = [(c.name, c.token) for c in memory.concepts]
+            _check_extends(load_memory(path), memory.base, named, path.name)
         save_memory(path, memory)
         text = f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB)\n\n{memory.summary()}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
-def _check_extends(old: ConceptMemory, new: ConceptMemory, filename: str) -> None:
-    """ValueError when `new` over `old` would lose a concept; one trained anew replaces its former self."""
-    kept = {(c.name, c.token) for c in new.concepts}
-    if old.base == new.base and all((c.name, c.token) in kept for c in old.concepts):
+def _check_extends(
+    old: ConceptMemory, base: ModelIdentity, named: Sequence[queue.Named], filename: str
+) -> None:
+    """ValueError when a memory on `base` with concepts of these names and tokens, saved over `old`, would
+    lose a concept; one trained anew replaces its former self.
+    """
+    if old.base == base and all((c.name, c.token) in named for c in old.concepts):
         return
     raise ValueError(
         f"{filename} already holds other concepts ({', '.join(old.names()) or 'none'}, on {old.base}), "
@@ -80,7 +122,7 @@ class LoadConceptMemory(io.ComfyNode):
         try:
             paths.memory_file(file)
         except ValueError as error:
-            return str(error)
+            return queue.will_be_saved(file) or str(error)
         return True
 
     @classmethod

@@ -5,14 +5,16 @@ use, links included.
 from __future__ import annotations
 
 import os
-import re
+import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import folder_paths
 
+from ..file_names import checked_file_name
+
 MEMORY_FOLDER = "concept_memory"
 PHOTO_CLIP = "openai/clip-vit-base-patch32"  # the one the paper scores with
-_FILE_NAME = re.compile(r"[\w][\w .()+-]*")
 
 
 def register_memory_folder() -> None:
@@ -65,17 +67,26 @@ def memory_files() -> list[str]:
 
 
 def new_memory_file(name: str) -> Path:
-    """Where a memory of that name is to be saved; sub-folders are allowed, leaving the folder is not."""
-    cleaned = name.strip().replace("\\", "/").removesuffix(".safetensors")
-    parts = cleaned.split("/")
-    if not all(_FILE_NAME.fullmatch(part) for part in parts):
-        raise ValueError(
-            f"{name!r} is no usable file name. Use letters, digits, spaces and . _ - ( ) +, "
-            "for example my_concepts; sub-folders are separated by /."
-        )
+    """Where a memory of that name is to be saved; sub-folders are allowed, leaving the folder is not.
+    ValueError for a name that no file can have.
+    """
     root = Path(folder_paths.get_folder_paths(MEMORY_FOLDER)[0])
-    root.mkdir(parents=True, exist_ok=True)
-    return _inside(root, cleaned + ".safetensors", "the concept_memory folder")
+    return _inside(
+        root, checked_file_name(name, datetime.now()) + ".safetensors", "the concept_memory folder"
+    )
+
+
+def check_writable(path: Path) -> None:
+    """ValueError when no file can be written there; makes the folder where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{path.name} cannot be saved in {path.parent}: {error.strerror}. Make the folder writable, or "
+            "choose another file name."
+        ) from error
 
 
 def work_folder(kind: str) -> Path:

@@ -262,3 +262,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         write_atomically(tmp_path / "file" / "m.safetensors", b"x")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file modes")
+def test_files_can_be_read_by_those_whom_the_umask_lets(tmp_path):
+    (tmp_path / "ordinary").write_bytes(b"x")
+    write_atomically(tmp_path / "m.safetensors", b"x")
+    mode = (tmp_path / "m.safetensors").stat().st_mode
+    assert mode == (tmp_path / "ordinary").stat().st_mode
+    (tmp_path / "m.safetensors").chmod(0o640)  # the owner's choice stays
+    write_atomically(tmp_path / "m.safetensors", b"y")
+    assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o640

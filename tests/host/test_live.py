@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from devtools.api_client import ApiClient, PromptFailed
-from devtools.graphs import find_one, override, read_graph
+from devtools.graphs import find_one, keep_only, override, read_graph
 from devtools.paths import ROOT
 from devtools.staging import JUDGE_NAME, SHIPPED_CONCEPTS, SMALL_CHECKPOINT, stage_images
 
@@ -82,6 +82,34 @@ def test_cancel_keeps_the_steps_and_the_same_graph_goes_on(small, live_host):
         live_host.run(graph, on_progress=cancel)
     assert max(seen) < 8
     assert "Resumed after step" in texts(live_host.run(graph))
+
+
+def test_what_can_be_known_of_the_file_is_checked_before_training(small, live_host):
+    def saved(concept, file):
+        graph = override(small("learn_concept", steps=2), "SaveConceptMemory", filename=file)
+        graph = keep_only(graph, find_one(graph, "SaveConceptMemory"))
+        return override(graph, "LoadConceptImages", name=concept)
+
+    live_host.run(saved("my-panda", "taken"))
+    trained = []
+    for file, error in (("a:b", "is no usable file name"), ("taken", "already holds other concepts")):
+        other = saved("my-other-panda", file)
+        with pytest.raises(PromptFailed, match=error) as caught:
+            live_host.run(other, on_progress=lambda *progress: trained.append(progress))
+        assert caught.value.node_class == "SaveConceptMemory"
+    assert not trained
+
+
+def test_a_memory_may_be_loaded_that_a_waiting_graph_will_save(small, live_host):
+    loads = {
+        "m": {"class_type": "LoadConceptMemory", "inputs": {"file": "chained.safetensors"}},
+        "t": {"class_type": "PreviewAny", "inputs": {"source": ["m", 1]}},
+    }
+    with pytest.raises(PromptFailed, match=r"no concept memory 'chained\.safetensors'"):
+        live_host.run(loads)
+    graph = override(small("learn_concept", steps=2), "SaveConceptMemory", filename="chained")
+    live_host.queue(keep_only(graph, find_one(graph, "SaveConceptMemory")))
+    assert "<my-panda>" in texts(live_host.run(loads))
 
 
 @pytest.mark.parametrize("folder", ["../..", "/etc", "nowhere"])

@@ -562,6 +562,25 @@ def test_save_and_load(run, nodes, both):
     assert nodes["LoadConceptMemory"].fingerprint_inputs(file="sub/mine.safetensors") != first
 
 
+def test_a_file_that_is_gone_is_saved_again(nodes, run, both, host_base):
+    save = nodes["SaveConceptMemory"]
+    assert save.fingerprint_inputs(filename="gone") != save.fingerprint_inputs(filename="gone")
+    run("SaveConceptMemory", memory=both, filename="gone")
+    stands = save.fingerprint_inputs(filename="gone")
+    assert save.fingerprint_inputs(filename="gone") == stands
+    run("SaveConceptMemory", memory=both.stage(1), filename="gone", overwrite=True)
+    assert save.fingerprint_inputs(filename="gone") != stands
+    (host_base / "models" / "concept_memory" / "gone.safetensors").unlink()
+    assert save.fingerprint_inputs(filename="gone") != stands
+
+
+def test_bad_file_names_are_refused_when_queued(nodes):
+    said = nodes["SaveConceptMemory"].validate_inputs(filename="a:b")
+    assert isinstance(said, str) and "'a:b' has ':'" in said
+    assert nodes["SaveConceptMemory"].validate_inputs(filename="%year% my dog's") is True
+    assert nodes["SaveConceptMemory"].validate_inputs(filename=None) is True  # from another node
+
+
 def test_saving_never_loses_a_concept_unasked(run, both, dog_memory):
     run("SaveConceptMemory", memory=dog_memory, filename="growing")
     run("SaveConceptMemory", memory=both, filename="growing")  # the same and one more

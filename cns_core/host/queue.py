@@ -1,0 +1,66 @@
+"""What the host's queue says of files and concepts that are still to come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..concept import check_token, make_token
+from ..memory_file import load_memory
+from . import paths
+
+# A graph in API format: node id -> {"class_type", "inputs"}; an input that is wired is [node id, output].
+Graph = Mapping[str, Mapping[str, Any]]
+Named = tuple[str, str]  # a concept's name and token
+
+
+def will_be_saved(file: str) -> bool:
+    """Whether a graph that is running or waiting saves a memory under this name."""
+    # Not imported: where nothing has done so, the host is no server, and nothing waits.
+    server, path = sys.modules.get("server"), _path(file)
+    instance = getattr(getattr(server, "PromptServer", None), "instance", None)
+    if instance is None or path is None:
+        return False
+    running, waiting = instance.prompt_queue.get_current_queue_volatile()
+    return any(path in _saved_by(item[2]) for item in (*running, *waiting))
+
+
+def _saved_by(graph: Graph) -> list[Path | None]:
+    savers = [node for node in graph.values() if node["class_type"] == "SaveConceptMemory"]
+    return [_path(node["inputs"].get("filename")) for node in savers]
+
+
+def _path(name: Any) -> Path | None:
+    """None for what is wired to another node, and for a name that the saving node itself refuses."""
+    try:
+        return paths.new_memory_file(name) if isinstance(name, str) else None
+    except ValueError:
+        return None
+
+
+def concepts_to_come(graph: Graph, link: Any) -> list[Named] | None:
+    """What the memory at a link will hold once the graph has run; None where that cannot be told."""
+    node = graph.get(str(link[0])) if isinstance(link, (list, tuple)) and link else None
+    inputs = {} if node is None else node["inputs"]
+    if node is not None and node["class_type"] == "LoadConceptMemory" and isinstance(inputs.get("file"), str):
+        return [(c.name, c.token) for c in load_memory(paths.memory_file(inputs["file"])).concepts]
+    if node is not None and node["class_type"] == "ContinualTrain":
+        earlier = concepts_to_come(graph, inputs["memory"]) if "memory" in inputs else []
+        new = _concept(graph, inputs.get("concept"))
+        return None if earlier is None or new is None else [*earlier, new]
+    return None
+
+
+def _concept(graph: Graph, link: Any) -> Named | None:
+    node = graph.get(str(link[0])) if isinstance(link, (list, tuple)) and link else None
+    if node is None or node["class_type"] != "LoadConceptImages":
+        return None
+    name, token = node["inputs"].get("name"), node["inputs"].get("token", "")
+    if not isinstance(name, str) or not isinstance(token, str):
+        return None
+    try:
+        return name.strip(), check_token(token) if token.strip() else make_token(name)
+    except ValueError:  # that node refuses it by itself
+        return None
