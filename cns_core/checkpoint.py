@@ -57,6 +57,12 @@ def restore_optimizer(
             }
 
 
+def state_bytes(state: TrainerState, parameters: int) -> int:
+    """How large a checkpoint becomes once Adam has moved so many parameters: two moments of each, float32."""
+    tensors = [*state.adaptation.values(), *state.token_vectors.values(), state.generator]
+    return sum(t.numel() * t.element_size() for t in tensors) + 8 * parameters
+
+
 def save_state(path: Path, state: TrainerState, key: str) -> None:
     """Write atomically; `key` says which run it belongs to."""
     tensors = {"generator": state.generator}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..captions import template_captions
+from ..checkpoint import state_bytes
 from ..concept import Concept
 from ..memory import ConceptMemory, LearnedConcept
 from ..method import Adaptation, Plan
@@ -168,6 +169,7 @@ class LearningRun:
                     f"Resumed after step {trainer.step} of {lesson.settings.steps}, "
                     "where an earlier run of this graph stopped."
                 )
+            self.run.check_space(self._to_be_kept(trainer))
             try:
                 trainer.run(lambda report: self._on_step(report, trainer, backend))
             except BaseException:  # Cancel is a BaseException on newer hosts; nothing is swallowed
@@ -175,8 +177,22 @@ class LearningRun:
                     self.run.save_checkpoint(trainer.state())
                 raise
         memory = self.earlier.with_learned(self._learned(trainer, adaptation))
-        self.run.finish(memory)
+        try:
+            self.run.finish(memory)
+        except OSError as error:  # the memory itself is whole, and goes on to the nodes that wait for it
+            notes.append(
+                f"**The result could not be kept for the next time:** {error} Save it with Save Concept "
+                "Memory: once ComfyUI is closed, nothing else holds it."
+            )
         return Learned(memory, notes)
+
+    def _to_be_kept(self, trainer: ConceptTrainer) -> int:
+        """Bytes, generously: a checkpoint, and a result beside it, whose new part is no larger."""
+        moving = sum(p.numel() for group in trainer.groups for p in group.parameters)
+        earlier = sum(
+            t.numel() * t.element_size() for c in self.earlier.concepts for t in c.change.tensors().values()
+        )
+        return 2 * state_bytes(trainer.state(), moving) + earlier
 
     def given(self) -> dict[tuple[int, int], Tensor]:
         """The class images that the user connected (`priors.ClassPictures`)."""

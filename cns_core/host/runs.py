@@ -6,6 +6,7 @@ again must neither train again nor start from scratch.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,17 @@ class Run:
 
     def checkpoint(self) -> TrainerState | None:
         return load_state(self.checkpoint_file, self.key) if self.checkpoint_file.exists() else None
+
+    def check_space(self, needed: int) -> None:
+        """ValueError when so many bytes do not fit on the disk; before any long work."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise ValueError(
+                f"Training keeps about {needed / 1e6:.1f} MB in {self.folder}, but {free / 1e6:.1f} MB are "
+                "free. Free some space first; what lies in that folder may be deleted, except for runs that "
+                "you want to go on with."
+            )
 
     def save_checkpoint(self, state: TrainerState) -> None:
         save_state(self.checkpoint_file, state, self.key)

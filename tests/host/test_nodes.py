@@ -3,7 +3,9 @@ under inference mode, with the schema's defaults.
 """
 
 import dataclasses
+import errno
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -290,6 +292,27 @@ def test_a_failure_in_the_middle_leaves_everything_as_it_was(comfy, train, dog, 
         train(dog, dog_neurons, seed=22)
     hook(None)
     assert "Resumed after step 2" in train(dog, dog_neurons, seed=22)[2]
+
+
+def test_a_disk_that_is_too_full_is_noticed_before_the_first_step(train, dog, dog_neurons, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(ValueError, match=r"Training keeps about .* MB in .*runs, but 0\.1 MB are free"):
+        train(dog, dog_neurons, seed=25)
+
+
+def test_a_disk_that_is_full_at_the_end_loses_nothing(run, train, dog, dog_neurons, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    whole = train(dog, dog_neurons, seed=26)[0]
+    monkeypatch.setattr(os, "fsync", full)
+    learned, _, text = train(dog, dog_neurons, seed=27)
+    monkeypatch.undo()
+    assert "No space left" in text and "Save it with Save Concept Memory" in text
+    run("SaveConceptMemory", memory=learned, filename="rescued")
+    rescued = run("LoadConceptMemory", file="rescued.safetensors")[0]
+    assert rescued.digest() == learned.digest() != whole.digest()
 
 
 def test_out_of_memory_says_what_to_lower_and_keeps_the_steps(train, dog, dog_neurons, hook, untouched):
