@@ -49,21 +49,50 @@ def images_from_files(
     return _build(((path.name, *load_image(path), rule.captions_for(path)) for path in paths), bucketing)
 
 
-def images_from_batch(
-    batch: Tensor, mask: Tensor | None, rule: CaptionRule, bucketing: Bucketing
+def images_from_batches(
+    batches: Sequence[Tensor], masks: Sequence[Tensor], rule: CaptionRule, bucketing: Bucketing
 ) -> tuple[tuple[TrainingImage, ...], list[str]]:
-    """Training images from an IMAGE batch (B, H, W, 3 or 4) in [0, 1], and notes for the user.
+    """Training images from IMAGE batches (B, H, W, 3 or 4) in [0, 1], each of its own size, and notes for the
+    user.
 
-    `mask` is (B, H, W), (1, H, W) or (H, W), 1 where the concept is; it takes the place of an alpha channel.
-    ValueError for another shape, for NaN or infinity, and for values outside [0, 1].
+    masks: none, one for all batches or one for each; a mask is (B, H, W), (1, H, W) or (H, W), 1 where the
+        concept is, and takes the place of an alpha channel.
+
+    Raises:
+        ValueError: another shape or number, NaN or infinity, or values outside [0, 1].
     """
+    if len(masks) not in (0, 1, len(batches)):
+        raise ValueError(
+            f"{len(masks)} MASKs came with {len(batches)} IMAGEs, expected none, one for all or one "
+            "each. Connect both outputs of the same node."
+        )
+    checked = [
+        _checked_batch(batch, masks[min(i, len(masks) - 1)] if masks else None)
+        for i, batch in enumerate(batches)
+    ]
+    count = sum(len(batch) for batch, _ in checked)
+
+    def pictures() -> Iterator[Loaded]:
+        number = 0
+        for batch, mask in checked:
+            for index, picture in enumerate(batch):
+                number += 1
+                pixels, alpha = _on_white(picture) if picture.shape[2] == 4 else (picture, None)
+                chosen = alpha if mask is None else mask[index]
+                yield f"picture {number} of {count}", pixels, chosen, rule.captions_for(None)
+
+    return _build(pictures(), bucketing)
+
+
+def _checked_batch(batch: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """An IMAGE batch and its mask `(B, H, W)`, on the CPU, float32, in [0, 1]."""
     if batch.ndim != 4 or batch.shape[0] == 0 or batch.shape[3] not in (3, 4):
         raise ValueError(
             f"The IMAGE has shape {tuple(batch.shape)}, expected (pictures, height, width, 3 or 4) with at "
             "least one picture. Connect the output of a node that gives an IMAGE."
         )
     batch = _unit_range(batch, "IMAGE")
-    count, height, width, channels = batch.shape
+    count, height, width, _ = batch.shape
     _check_size("The IMAGE", height, width)
     if mask is not None:
         mask = _unit_range(mask, "MASK")
@@ -75,14 +104,7 @@ def images_from_batch(
                 "picture without transparency: leave that one unconnected.)"
             )
         mask = mask.expand(count, height, width)
-
-    def pictures() -> Iterator[Loaded]:
-        for index in range(count):
-            pixels, alpha = _on_white(batch[index]) if channels == 4 else (batch[index], None)
-            chosen = alpha if mask is None else mask[index]
-            yield f"picture {index + 1} of {count}", pixels, chosen, rule.captions_for(None)
-
-    return _build(pictures(), bucketing)
+    return batch, mask
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -93,7 +93,7 @@ class Prior(Protocol):
     name: str  # as users choose it
     loss: str  # the name under which its loss is recorded
 
-    def check(self, given: Tensor | None) -> None:
+    def check(self, given: Sequence[Tensor]) -> None:
         """ValueError, before any work, when the connected class images are missing or of no use."""
         ...
 
@@ -116,8 +116,8 @@ class NoPrior:
     name = "none"
     loss = ""
 
-    def check(self, given: Tensor | None) -> None:
-        if given is not None:
+    def check(self, given: Sequence[Tensor]) -> None:
+        if given:
             raise ValueError(
                 f"Class images are connected, but the prior is {self.name!r}. Choose 'given class images' or "
                 "unplug them."
@@ -174,8 +174,8 @@ class GivenClassImages(DrawnClassImages):
 
     name = "given class images"
 
-    def check(self, given: Tensor | None) -> None:
-        if given is None or not len(given):
+    def check(self, given: Sequence[Tensor]) -> None:
+        if not given:
             raise ValueError(
                 "The prior is 'given class images', but none are connected. Connect an IMAGE batch or choose "
                 "another prior."

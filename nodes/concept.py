@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -12,8 +12,8 @@ from torch import Tensor
 from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
 from ..cns_core.concept import KINDS, Concept, check_token, make_token
 from ..cns_core.host import paths
-from ..cns_core.images import Bucketing, images_from_batch, images_from_files, list_images, thumbnails
-from .sockets import ConceptSocket, advanced, schema
+from ..cns_core.images import Bucketing, images_from_batches, images_from_files, list_images, thumbnails
+from .sockets import ConceptSocket, advanced, schema, single
 
 NO_FOLDER = "(none)"
 
@@ -27,6 +27,7 @@ class LoadConceptImages(io.ComfyNode):
             description="What is to be learned: a handful of pictures, a name, a token for prompts and a "
             "class word.",
             search_aliases=["personalise", "dreambooth", "teach concept", "training images"],
+            is_input_list=True,
             inputs=[
                 io.String.Input(
                     "name", default="my dog", tooltip="Name of the concept, for lists and files."
@@ -95,7 +96,9 @@ class LoadConceptImages(io.ComfyNode):
                     )
                 ),
                 io.Image.Input(
-                    "images", optional=True, tooltip="Pictures from other nodes, instead of a folder."
+                    "images",
+                    optional=True,
+                    tooltip="Pictures from other nodes, instead of a folder: batches or lists, of any sizes.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -111,29 +114,32 @@ class LoadConceptImages(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str) -> bool | str:
+    def validate_inputs(cls, folder: list[str]) -> bool | str:
         try:
-            if folder != NO_FOLDER:
-                list_images(paths.image_folder(folder))
+            for name in folder:
+                if name != NO_FOLDER:
+                    list_images(paths.image_folder(name))
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str, **_: Any) -> str:
+    def fingerprint_inputs(cls, folder: list[str], **_: Any) -> str:
         """Changes exactly when a file of the folder does,
         so that nothing is trained twice and nothing stale is used.
         """
-        if folder == NO_FOLDER:
-            return ""
-        path = paths.image_folder(folder)
-        files = sorted(
-            (f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in Path(path).iterdir() if f.is_file()
-        )
+        files = [
+            sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
+            for folder in (paths.image_folder(name) for name in folder if name != NO_FOLDER)
+        ]
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     @classmethod
-    def execute(
+    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
+        return cls._concept(**single(inputs, "images", "mask"))
+
+    @classmethod
+    def _concept(
         cls,
         name: str,
         class_word: str,
@@ -145,27 +151,27 @@ class LoadConceptImages(io.ComfyNode):
         resolution: int,
         buckets: bool,
         flip: bool,
-        images: Tensor | None = None,
-        mask: Tensor | None = None,
+        images: Sequence[Tensor] = (),
+        mask: Sequence[Tensor] = (),
     ) -> io.NodeOutput:
         token = check_token(token) if token.strip() else make_token(name)
         rule = CaptionRule(caption_source, token, class_word, kind, caption)
         bucketing = Bucketing(resolution, buckets, flip)
-        if (images is None) == (folder == NO_FOLDER):
+        if (not images) == (folder == NO_FOLDER):
             raise ValueError(
                 "No pictures: choose a folder below ComfyUI's input directory, or connect an IMAGE batch."
-                if images is None
+                if not images
                 else f"Pictures come from the folder {folder!r} and from the images input; set folder to "
                 f"{NO_FOLDER} or unplug images."
             )
-        if images is None and mask is not None:
+        if mask and not images:
             raise ValueError(
                 "A mask is connected without images. Masks of pictures in a folder are their alpha channels."
             )
-        if images is None:
+        if not images:
             built, notes = images_from_files(list_images(paths.image_folder(folder)), rule, bucketing)
         else:
-            built, notes = images_from_batch(images, mask, rule, bucketing)
+            built, notes = images_from_batches(images, mask, rule, bucketing)
         concept = Concept(name.strip(), token, class_word.strip(), kind, built)
         lines = [
             f"`{concept.token}`: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"

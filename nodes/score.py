@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -10,7 +13,7 @@ from ..cns_core.evaluation.clip_scores import replace_tokens
 from ..cns_core.host.paths import PHOTO_CLIP
 from ..cns_core.host.scorer import load_scorer
 from ..cns_core.memory import ConceptMemory
-from .sockets import ConceptSocket, MemorySocket, schema
+from .sockets import ConceptSocket, MemorySocket, schema, single
 
 
 class CLIPScore(io.ComfyNode):
@@ -22,6 +25,7 @@ class CLIPScore(io.ComfyNode):
             description="CLIP-I (likeness to the concept's pictures) and CLIP-T (agreement with the prompt, "
             "its tokens read as class words).",
             is_output_node=True,
+            is_input_list=True,
             inputs=[
                 io.Image.Input("image", tooltip="Pictures to score."),
                 io.String.Input(
@@ -64,19 +68,23 @@ class CLIPScore(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
+        return cls._scored(**single(inputs, "image", "reference"))
+
+    @classmethod
+    def _scored(
         cls,
-        image: Tensor,
+        image: Sequence[Tensor],
         prompt: str,
         clip_model: str,
         concept: Concept | None = None,
         concept_2: Concept | None = None,
         concept_3: Concept | None = None,
-        reference: Tensor | None = None,
+        reference: Sequence[Tensor] = (),
         memory: ConceptMemory | None = None,
     ) -> io.NodeOutput:
         concepts = [c for c in (concept, concept_2, concept_3) if c is not None]
-        if reference is not None and concepts:
+        if reference and concepts:
             raise ValueError(
                 "Both a reference and a concept are connected; the pictures are compared with one of them. "
                 "Unplug the other."
@@ -85,10 +93,13 @@ class CLIPScore(io.ComfyNode):
             c.token: c.class_word for c in concepts
         }
         plain_prompt = replace_tokens(prompt, words)
-        references = (
-            [reference] if reference is not None else [[i.pixels for i in c.images] for c in concepts]
-        )
-        scores = load_scorer(clip_model).score(image, plain_prompt, references)
+        references = [_pictures(reference)] if reference else [[i.pixels for i in c.images] for c in concepts]
+        scores = load_scorer(clip_model).score(_pictures(image), plain_prompt, references)
         text = f"{scores.as_text()}\n- prompt scored: {plain_prompt}"
         clip_i = float("nan") if scores.clip_i is None else scores.clip_i
         return io.NodeOutput(clip_i, scores.clip_t, text, ui=ui.PreviewText(text))
+
+
+def _pictures(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Every picture `(H, W, C)` of some batches."""
+    return [picture for batch in batches for picture in batch]

@@ -48,6 +48,22 @@ def chosen_of(settings: type[Any], values: Mapping[str, Any]) -> Any:
     return settings(**{name: values[name] for name in described(settings) if name in values})
 
 
+def single(inputs: Mapping[str, Any], *lists: str) -> dict[str, Any]:
+    """The inputs of a node that takes lists (`is_input_list`): those named in `lists` as lists, of the others
+    their only value. ValueError where another one comes as a list of several.
+
+    Stock nodes that give lists, such as *Load Image Dataset from Folder*, would otherwise run the node once
+    for each picture.
+    """
+    several = {name: len(v) for name, v in inputs.items() if name not in lists and len(v) != 1}
+    if several:
+        raise ValueError(
+            f"{', '.join(f'{name} came as a list of {count}' for name, count in several.items())}; one value "
+            "was expected. Only pictures and masks may come as lists here."
+        )
+    return {name: list(v) if name in lists else v[0] for name, v in inputs.items()}
+
+
 def _socket(name: str, default: Any, what: Described, prefix: str, optional: bool) -> Any:
     common: dict[str, Any] = {"default": default, "tooltip": prefix + what.help, "optional": optional}
     if what.choices:

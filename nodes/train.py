@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -16,7 +17,7 @@ from ..cns_core.method import Plan
 from ..cns_core.methods import METHODS
 from ..cns_core.priors import PRIORS
 from ..cns_core.settings import TrainSettings, described
-from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of
+from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, single, sockets_of
 
 _NEURONS, _DIRECTIONS = METHODS["cns"].Training, METHODS["directions"].Training
 _AUTOMATIC = "automatic"
@@ -34,6 +35,7 @@ class ContinualTrain(io.ComfyNode):
             "left alone. Cancel keeps what was learned: queue the same graph again to go on.",
             search_aliases=["train", "personalise", "dreambooth", "textual inversion"],
             is_output_node=True,
+            is_input_list=True,
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The checkpoint's MODEL, without a memory applied. It is left unchanged."
@@ -91,7 +93,11 @@ class ContinualTrain(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
+    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
+        return cls._learned(**single(inputs, "class_images"))
+
+    @classmethod
+    def _learned(
         cls,
         model: Any,
         clip: Any,
@@ -101,18 +107,17 @@ class ContinualTrain(io.ComfyNode):
         preview_prompt: str,
         preview_every: int,
         memory: ConceptMemory | None = None,
-        class_images: Tensor | None = None,
+        class_images: Sequence[Tensor] = (),
         **settings: Any,
     ) -> io.NodeOutput:
         if settings["prior"] == _AUTOMATIC:
-            given = class_images is not None
-            settings["prior"] = "given class images" if given else neurons.method.prior
+            settings["prior"] = "given class images" if class_images else neurons.method.prior
         lesson = Lesson(
             Loaded(model, clip, vae),
             concept,
             neurons,
             memory,
-            class_images,
+            tuple(picture for batch in class_images for picture in batch),
             chosen_of(TrainSettings, settings),
             chosen_of(neurons.method.Training, settings),
             Preview(preview_prompt.strip(), preview_every),

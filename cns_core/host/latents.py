@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,8 +46,8 @@ def encode_concept(loaded: Loaded, concept: Concept) -> tuple[LatentImage, ...]:
     return tuple(images)
 
 
-def encode_fitted(loaded: Loaded, pixels: Tensor, sizes: set[Size]) -> dict[Size, Tensor]:
-    """Pictures `(B, H, W, 3)`, fitted to each of these latent sizes `(h, w)`."""
+def encode_fitted(loaded: Loaded, pixels: Sequence[Tensor], sizes: set[Size]) -> dict[Size, Tensor]:
+    """Pictures `(H, W, 3)`, fitted to each of these latent sizes `(h, w)`."""
     factor = model_family(loaded.model).latent_factor
     pools = {}
     for height, width in sorted(sizes):

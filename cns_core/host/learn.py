@@ -5,6 +5,7 @@ train, and keep what was learned.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -50,14 +51,14 @@ class Preview:
 class Lesson:
     """One concept to be learned on top of a memory: all that decides what comes of it, and how to show it.
 
-    method_settings: `plan.method.Training`.
+    class_images: `(H, W, C)` each, what the user connected; method_settings: `plan.method.Training`.
     """
 
     loaded: Loaded
     concept: Concept
     plan: Plan
     memory: ConceptMemory | None = None
-    class_images: Tensor | None = None
+    class_images: Sequence[Tensor] = ()
     settings: TrainSettings = field(default_factory=TrainSettings)
     method_settings: Any = None
     preview: Preview = field(default_factory=Preview)
@@ -81,8 +82,9 @@ class Lesson:
     def key(self, base: BaseModel) -> str:
         """sha256 over all that decides the result."""
         of_images = hashlib.sha256()
-        if self.class_images is not None:
-            of_images.update(self.class_images.float().cpu().contiguous().numpy().tobytes())
+        for image in self.class_images:
+            of_images.update(repr(tuple(image.shape)).encode())
+            of_images.update(image.float().cpu().contiguous().numpy().tobytes())
         parts = (
             str(asdict(base.identity)),
             self.concept.digest(),
@@ -196,7 +198,6 @@ class LearningRun:
 
     def given(self) -> dict[tuple[int, int], Tensor]:
         """The class images that the user connected (`priors.ClassPictures`)."""
-        assert self.lesson.class_images is not None  # the prior's own check
         return encode_fitted(self.lesson.loaded, self.lesson.class_images, self._sizes)
 
     def drawn(self) -> dict[tuple[int, int], Tensor]:

@@ -20,7 +20,7 @@ from cns_core.images import (
     bucket_size,
     fit,
     flipped,
-    images_from_batch,
+    images_from_batches,
     images_from_files,
     list_images,
     load_image,
@@ -390,7 +390,7 @@ def test_one_bad_file_among_good_ones_is_named(tmp_path: Path) -> None:
 
 def test_a_batch() -> None:
     batch = torch.rand(3, 64, 128, 3, generator=torch.Generator().manual_seed(0))
-    images, notes = images_from_batch(batch, None, RULE, Bucketing(64, buckets=False, flip=True))
+    images, notes = images_from_batches([batch], [], RULE, Bucketing(64, buckets=False, flip=True))
     assert [image.source for image in images[:2]] == ["picture 1 of 3", "picture 2 of 3"]
     assert len(images) == 6 and images[3].source == "picture 1 of 3 (mirrored)"
     assert torch.allclose(images[1].pixels, batch[1, :, 32:96], atol=1e-6)
@@ -399,7 +399,7 @@ def test_a_batch() -> None:
 
 def test_a_batch_is_never_changed_or_shared() -> None:
     batch = torch.full((1, 64, 64, 3), 0.5)
-    images, _ = images_from_batch(batch, None, RULE, SMALL)
+    images, _ = images_from_batches([batch], [], RULE, SMALL)
     batch.zero_()
     assert torch.allclose(images[0].pixels, torch.tensor(0.5))
 
@@ -408,7 +408,7 @@ def test_a_batch_is_never_changed_or_shared() -> None:
 def test_a_batch_with_a_mask(shape: tuple[int, ...]) -> None:
     mask = torch.zeros(shape)
     mask[..., :32] = 1.0
-    images, notes = images_from_batch(torch.rand(2, 64, 64, 3), mask, RULE, SMALL)
+    images, notes = images_from_batches([torch.rand(2, 64, 64, 3)], [mask], RULE, SMALL)
     for image in images:
         assert image.mask is not None and torch.allclose(image.mask, mask.reshape(-1, 64, 64)[0], atol=1e-6)
     assert "picture 1 of 2, picture 2 of 2" in notes[0]
@@ -418,16 +418,27 @@ def test_a_batch_with_alpha() -> None:
     batch = torch.zeros(2, 64, 64, 4)
     batch[0, :, :32, 3] = 1.0
     batch[1, ..., 3] = 1.0
-    images, _ = images_from_batch(batch, None, RULE, SMALL)
+    images, _ = images_from_batches([batch], [], RULE, SMALL)
     assert images[0].mask is not None and images[1].mask is None
     assert torch.equal(images[0].pixels[:, 40:], torch.ones(64, 24, 3))
-    masked, _ = images_from_batch(batch, torch.ones(1, 64, 64), RULE, SMALL)
+    masked, _ = images_from_batches([batch], [torch.ones(1, 64, 64)], RULE, SMALL)
     assert masked[0].mask is not None and masked[0].mask.min() > 0.99
+
+
+def test_batches_of_several_sizes_are_one_concept() -> None:
+    batches = [torch.full((1, 64, 128, 3), 0.25), torch.full((2, 128, 64, 3), 0.5)]
+    images, _ = images_from_batches(batches, [], RULE, SMALL)
+    assert [image.source for image in images] == [f"picture {n} of 3" for n in (1, 2, 3)]
+    assert [float(image.pixels.mean()) for image in images] == [0.25, 0.5, 0.5]
+    own = [torch.ones(1, 64, 128), torch.ones(2, 128, 64)]
+    assert all(image.mask is not None for image in images_from_batches(batches, own, RULE, SMALL)[0])
+    with pytest.raises(ValueError, match="3 MASKs came with 2 IMAGEs"):
+        images_from_batches(batches, [*own, own[0]], RULE, SMALL)
 
 
 def test_half_precision_and_overshoot_are_accepted() -> None:
     batch = torch.full((1, 64, 64, 3), 1.004, dtype=torch.float16, requires_grad=True)
-    images, _ = images_from_batch(batch, None, RULE, SMALL)
+    images, _ = images_from_batches([batch], [], RULE, SMALL)
     assert images[0].pixels.max() <= 1.0 and not images[0].pixels.requires_grad
 
 
@@ -449,7 +460,7 @@ def test_half_precision_and_overshoot_are_accepted() -> None:
 )
 def test_bad_batches(batch: torch.Tensor, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        images_from_batch(batch, None, RULE, SMALL)
+        images_from_batches([batch], [], RULE, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -465,12 +476,12 @@ def test_bad_batches(batch: torch.Tensor, says: str) -> None:
 )
 def test_bad_masks(mask: torch.Tensor, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        images_from_batch(torch.zeros(3, 128, 128, 3), mask, RULE, SMALL)
+        images_from_batches([torch.zeros(3, 128, 128, 3)], [mask], RULE, SMALL)
 
 
 def test_captions_from_files_need_files() -> None:
     with pytest.raises(ValueError, match="have no files beside them"):
-        images_from_batch(torch.zeros(1, 64, 64, 3), None, CaptionRule("txt files", "<d>", "dog"), SMALL)
+        images_from_batches([torch.zeros(1, 64, 64, 3)], [], CaptionRule("txt files", "<d>", "dog"), SMALL)
 
 
 # --- showing

@@ -61,8 +61,11 @@ def run(nodes):
     def call(node_id, **inputs):
         schema = nodes[node_id].GET_SCHEMA()
         defaults = {i.id: i.default for i in schema.inputs if getattr(i, "default", None) is not None}
+        given = {**defaults, **inputs}
+        if schema.is_input_list:
+            given = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
         with torch.inference_mode():
-            output = nodes[node_id].execute(**{**defaults, **inputs})
+            output = nodes[node_id].execute(**given)
         return output.args
 
     return call

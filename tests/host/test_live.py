@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from devtools.api_client import ApiClient, PromptFailed
-from devtools.graphs import find_one, keep_only, override, read_graph
+from devtools.graphs import add, find_one, keep_only, override, read_graph
 from devtools.paths import ROOT
 from devtools.staging import JUDGE_NAME, SHIPPED_CONCEPTS, SMALL_CHECKPOINT, stage_images
 
@@ -82,6 +82,18 @@ def test_cancel_keeps_the_steps_and_the_same_graph_goes_on(small, live_host):
         live_host.run(graph, on_progress=cancel)
     assert max(seen) < 8
     assert "Resumed after step" in texts(live_host.run(graph))
+
+
+def test_a_stock_node_that_lists_pictures_makes_one_concept(small, live_host):
+    graph = override(small("learn_concept", steps=2), "SaveConceptMemory", filename="listed")
+    graph = keep_only(graph, find_one(graph, "SaveConceptMemory"))
+    graph = override(graph, "LoadConceptImages", name="listed", folder="(none)")
+    graph = add(graph, "dataset", "LoadImageDataSetFromFolder", folder="panda")
+    graph[find_one(graph, "LoadConceptImages")]["inputs"]["images"] = ["dataset", 0]
+    trained = []
+    outputs = live_host.run(graph, on_progress=lambda *progress: trained.append(progress))
+    assert trained.count((find_one(graph, "ContinualTrain"), 1, 2)) == 1  # the first of two steps
+    assert "1 concept(s) on SD1" in texts(outputs)
 
 
 def test_what_can_be_known_of_the_file_is_checked_before_training(small, live_host):

@@ -163,6 +163,19 @@ def test_load_from_a_batch_with_mask_flip_and_own_text(run):
     assert concept.images[0].captions == ("a photo of <mine>",)
 
 
+def test_a_list_of_pictures_is_one_concept(run):
+    listed = [torch.rand(1, 64, 128, 3), torch.rand(2, 128, 64, 3)]
+    concept, images, text = run(
+        "LoadConceptImages", name="x", class_word="mug", images=listed, resolution=64, buckets=False
+    )
+    assert len(concept.images) == len(images) == 3 and "3 training images" in text
+
+
+def test_a_list_where_one_value_is_meant_is_refused(run):
+    with pytest.raises(ValueError, match="name came as a list of 2; one value was expected"):
+        run("LoadConceptImages", name=["a", "b"], class_word="mug", images=torch.rand(1, 64, 64, 3))
+
+
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
@@ -179,7 +192,7 @@ def test_bad_folders_fail_before_anything_runs(nodes, run, photos, folder, messa
     (photos / "hollow").mkdir(exist_ok=True)
     if not (photos / "leak").is_symlink():
         os.symlink("/etc", photos / "leak")
-    verdict = nodes["LoadConceptImages"].validate_inputs(folder=folder)
+    verdict = nodes["LoadConceptImages"].validate_inputs(folder=[folder])
     assert isinstance(verdict, str)
     with pytest.raises(ValueError, match=message) as caught:
         run("LoadConceptImages", name="x", class_word="dog", folder=folder)
@@ -195,11 +208,11 @@ def test_no_pictures_or_two_sources(run, photos):
 
 def test_the_fingerprint_changes_with_the_files_and_only_then(nodes, photos):
     node = nodes["LoadConceptImages"]
-    first = node.fingerprint_inputs(folder="dog")
-    assert node.fingerprint_inputs(folder="dog") == first != node.fingerprint_inputs(folder="mug")
+    first = node.fingerprint_inputs(folder=["dog"])
+    assert node.fingerprint_inputs(folder=["dog"]) == first != node.fingerprint_inputs(folder=["mug"])
     os.utime(photos / "mug" / "0.png", (1, 1))
-    changed = node.fingerprint_inputs(folder="mug")
-    assert node.fingerprint_inputs(folder="mug") == changed
+    changed = node.fingerprint_inputs(folder=["mug"])
+    assert node.fingerprint_inputs(folder=["mug"]) == changed
 
 
 # --- SelectConceptNeurons
