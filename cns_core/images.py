@@ -24,6 +24,8 @@ MIN_SIDE = 16  # pixels; less than two latent cells hold no picture
 MAX_PIXELS = 89_478_485  # Pillow's own default; kept here because other packs switch Pillow's off
 MIN_RESOLUTION, MAX_RESOLUTION = 64, 2048
 MAX_ASPECT = 2.0
+SHOWS_REST, SHOWS_CONCEPT = "what to leave out", "the concept"
+MASK_SHOWS = (SHOWS_REST, SHOWS_CONCEPT)
 KEPT_SHARE = 0.75  # a crop that keeps less of the picture than this is worth a note
 
 Loaded = tuple[str, Tensor, Tensor | None, tuple[str, ...]]  # source, pixels, mask, captions
@@ -50,13 +52,19 @@ def images_from_files(
 
 
 def images_from_batches(
-    batches: Sequence[Tensor], masks: Sequence[Tensor], rule: CaptionRule, bucketing: Bucketing
+    batches: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    rule: CaptionRule,
+    bucketing: Bucketing,
+    mask_shows: str = SHOWS_CONCEPT,
 ) -> tuple[tuple[TrainingImage, ...], list[str]]:
     """Training images from IMAGE batches (B, H, W, 3 or 4) in [0, 1], each of its own size, and notes for the
     user.
 
-    masks: none, one for all batches or one for each; a mask is (B, H, W), (1, H, W) or (H, W), 1 where the
-        concept is, and takes the place of an alpha channel.
+    masks: none, one for all batches or one for each; a mask is (B, H, W), (1, H, W) or (H, W), and takes the
+        place of an alpha channel.
+    mask_shows: what is 1 in them, of MASK_SHOWS: the concept, as nodes for segmentation give it, or what to
+        leave out, as *Load Image* gives it (1 minus alpha); such pictures are put on white like files.
 
     Raises:
         ValueError: another shape or number, NaN or infinity, or values outside [0, 1].
@@ -67,7 +75,7 @@ def images_from_batches(
             "each. Connect both outputs of the same node."
         )
     checked = [
-        _checked_batch(batch, masks[min(i, len(masks) - 1)] if masks else None)
+        _checked_batch(batch, masks[min(i, len(masks) - 1)] if masks else None, mask_shows)
         for i, batch in enumerate(batches)
     ]
     count = sum(len(batch) for batch, _ in checked)
@@ -84,8 +92,10 @@ def images_from_batches(
     return _build(pictures(), bucketing)
 
 
-def _checked_batch(batch: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """An IMAGE batch and its mask `(B, H, W)`, on the CPU, float32, in [0, 1]."""
+def _checked_batch(batch: Tensor, mask: Tensor | None, mask_shows: str) -> tuple[Tensor, Tensor | None]:
+    """An IMAGE batch, with alpha where it has some, and its mask `(B, H, W)`, 1 where the concept is; on the
+    CPU, float32, in [0, 1].
+    """
     if batch.ndim != 4 or batch.shape[0] == 0 or batch.shape[3] not in (3, 4):
         raise ValueError(
             f"The IMAGE has shape {tuple(batch.shape)}, expected (pictures, height, width, 3 or 4) with at "
@@ -97,6 +107,8 @@ def _checked_batch(batch: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor |
     if mask is not None:
         mask = _unit_range(mask, "MASK")
         mask = mask[None] if mask.ndim == 2 else mask
+        if mask_shows == SHOWS_REST and not mask.any():  # nothing is transparent; its size says nothing then
+            return batch[..., :3], None
         if mask.shape not in ((count, height, width), (1, height, width)):
             raise ValueError(
                 f"The MASK has shape {tuple(mask.shape)}, expected ({count} or 1, {height}, {width}) like "
@@ -104,6 +116,8 @@ def _checked_batch(batch: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor |
                 "picture without transparency: leave that one unconnected.)"
             )
         mask = mask.expand(count, height, width)
+        if mask_shows == SHOWS_REST:
+            return torch.cat([batch[..., :3], 1 - mask[..., None]], dim=-1), None
     return batch, mask
 
 
@@ -249,7 +263,7 @@ def _build(pictures: Iterable[Loaded], bucketing: Bucketing) -> tuple[tuple[Trai
     heads = (
         ("Smaller than the training size, so enlarged and soft", enlarged),
         ("Cropped to the centre", cropped),
-        ("Has transparency or a mask: shown on white, the mask is kept", masked),
+        ("Has a mask, which masked_loss learns by; transparent parts are white", masked),
     )
     notes = [f"{head}: {_some(names)}." for head, names in heads if names]
     if bucketing.flip:

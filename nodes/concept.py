@@ -12,7 +12,15 @@ from torch import Tensor
 from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
 from ..cns_core.concept import KINDS, Concept, check_token, make_token
 from ..cns_core.host import paths
-from ..cns_core.images import Bucketing, images_from_batches, images_from_files, list_images, thumbnails
+from ..cns_core.images import (
+    MASK_SHOWS,
+    SHOWS_REST,
+    Bucketing,
+    images_from_batches,
+    images_from_files,
+    list_images,
+    thumbnails,
+)
 from .sockets import ConceptSocket, advanced, schema, single
 
 NO_FOLDER = "(none)"
@@ -103,7 +111,16 @@ class LoadConceptImages(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the concept is in these pictures, for the masked loss.",
+                    tooltip="Of these pictures, for the masked loss; mask_shows says what is white in it.",
+                ),
+                io.Combo.Input(
+                    "mask_shows",
+                    options=list(MASK_SHOWS),
+                    default=SHOWS_REST,
+                    optional=True,
+                    tooltip="What is white in the mask. what to leave out: Load Image's MASK of a cut-out, "
+                    "whose background becomes white, as it does from a folder; the concept: masks of "
+                    "segmentation nodes, and what you painted over the concept.",
                 ),
             ],
             outputs=[
@@ -153,6 +170,7 @@ class LoadConceptImages(io.ComfyNode):
         flip: bool,
         images: Sequence[Tensor] = (),
         mask: Sequence[Tensor] = (),
+        mask_shows: str = SHOWS_REST,
     ) -> io.NodeOutput:
         token = check_token(token) if token.strip() else make_token(name)
         rule = CaptionRule(caption_source, token, class_word, kind, caption)
@@ -171,7 +189,7 @@ class LoadConceptImages(io.ComfyNode):
         if not images:
             built, notes = images_from_files(list_images(paths.image_folder(folder)), rule, bucketing)
         else:
-            built, notes = images_from_batches(images, mask, rule, bucketing)
+            built, notes = images_from_batches(images, mask, rule, bucketing, mask_shows)
         concept = Concept(name.strip(), token, class_word.strip(), kind, built)
         lines = [
             f"`{concept.token}`: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"

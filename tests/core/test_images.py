@@ -16,6 +16,8 @@ from PIL import Image, ImageFile
 from cns_core.captions import CaptionRule
 from cns_core.concept import TrainingImage
 from cns_core.images import (
+    SHOWS_CONCEPT,
+    SHOWS_REST,
     Bucketing,
     bucket_size,
     fit,
@@ -372,7 +374,7 @@ def test_alpha_becomes_the_mask_with_a_note(tmp_path: Path) -> None:
     for image, half in zip(images, (slice(33, 64), slice(0, 31)), strict=True):
         assert image.mask is not None
         assert image.mask[:, half].min() > 0.9 and 0.4 < image.mask.mean() < 0.6
-    assert "transparency" in notes[0] and "a.png" in notes[0]
+    assert "transparent" in notes[0] and "a.png" in notes[0]
 
 
 def test_a_picture_with_nothing_visible_is_an_error(tmp_path: Path) -> None:
@@ -423,6 +425,30 @@ def test_a_batch_with_alpha() -> None:
     assert torch.equal(images[0].pixels[:, 40:], torch.ones(64, 24, 3))
     masked, _ = images_from_batches([batch], [torch.ones(1, 64, 64)], RULE, SMALL)
     assert masked[0].mask is not None and masked[0].mask.min() > 0.99
+
+
+def test_a_cut_out_is_the_same_from_a_file_and_from_load_image(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 255, (64, 64, 4), dtype=np.uint8)
+    rgba[:, :32, 3], rgba[:, 32:, 3] = 255, 0
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    ((from_file,), _) = images_from_files([tmp_path / "a.png"], RULE, SMALL)
+    data = torch.from_numpy(rgba).float() / 255
+    image, mask = data[None, ..., :3], 1 - data[None, ..., 3]  # as the host's node gives them
+    ((from_node,), notes) = images_from_batches([image], [mask], RULE, SMALL, SHOWS_REST)
+    assert from_file.mask is not None and from_node.mask is not None
+    assert torch.equal(from_file.pixels, from_node.pixels) and torch.equal(from_file.mask, from_node.mask)
+    assert bool(from_node.mask[:, :31].all()) and not from_node.mask[:, 33:].any()
+    assert "transparent parts are white" in notes[-1]
+    ((painted,), _) = images_from_batches([image], [1 - mask], RULE, SMALL, SHOWS_CONCEPT)
+    assert painted.mask is not None and torch.equal(painted.mask, from_node.mask)
+    assert not torch.equal(painted.pixels, from_node.pixels)  # what is behind the concept stays
+
+
+def test_an_opaque_picture_of_load_image_has_no_mask() -> None:
+    ((image,), _) = images_from_batches(
+        [torch.rand(1, 128, 128, 3)], [torch.zeros(1, 64, 64)], RULE, SMALL, SHOWS_REST
+    )
+    assert image.mask is None
 
 
 def test_batches_of_several_sizes_are_one_concept() -> None:

@@ -154,6 +154,7 @@ def test_load_from_a_batch_with_mask_flip_and_own_text(run):
         token="<mine>",
         images=torch.rand(2, 64, 64, 3),
         mask=torch.ones(1, 64, 64),
+        mask_shows="the concept",
         resolution=64,
         flip=True,
         caption_source="own text",
