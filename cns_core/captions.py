@@ -5,7 +5,9 @@ Also the 128 calibration prompts that find the general neurons (Eq. 5); they nam
 
 from __future__ import annotations
 
+import codecs
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from .concept import check_kind, check_token
 
 CAPTION_SOURCES = ("templates", "txt files", "own text")
 CALIBRATION_COUNT = 128
+_ENDINGS = (".txt", ".TXT", ".Txt", ".caption")
 _CALIBRATION_FILE = Path(__file__).with_name("calibration_prompts.txt")
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -148,21 +151,33 @@ def caption_from_text(text: str, token: str, class_word: str) -> str:
 
 
 def caption_file(image_path: Path) -> str:
-    """The text of the `.txt` file beside a picture; ValueError when it is missing, empty or not UTF-8."""
-    path = image_path.with_suffix(".txt")
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except FileNotFoundError:
+    """The text of the caption file beside a picture, `dog.txt` or as other trainers write it: `dog.TXT`,
+    `dog.jpg.txt`, `dog.caption`. ValueError when it is missing, empty or no text.
+    """
+    names = [f"{stem}{ending}" for ending in _ENDINGS for stem in (image_path.stem, image_path.name)]
+    found = [path for path in map(image_path.with_name, names) if path.exists()]
+    if not found:
         raise ValueError(
-            f"{image_path.name} has no caption file: expected {path}. Write it, or choose the caption source "
-            "'templates'."
-        ) from None
+            f"{image_path.name} has no caption file: expected {image_path.with_suffix('.txt')}. Write it, or "
+            "choose the caption source 'templates'."
+        )
+    path = found[0]
+    try:
+        data = path.read_bytes()
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if marked else "utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
         ) from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error}). Make it a readable text file.") from error
+    strange = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cn", "Co") and not c.isspace()})
+    if strange:
+        raise ValueError(
+            f"{path} holds {', '.join(map(repr, strange[:3]))}, so it is no text, or UTF-16 without its "
+            "mark. Save it as UTF-8."
+        )
     if not text:
         raise ValueError(
             f"{path} is empty, expected a caption. Write one, or choose the caption source 'templates'."

@@ -9,17 +9,34 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from .captions import CaptionRule
 from .concept import BUCKET_STEP, TrainingImage
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Of what Pillow opens: drawings that other programs would have to render, and files of data.
+_NO_PICTURES = frozenset(("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "FITS", "FLI", "ICNS", "GBR"))
+# Beside pictures as a matter of course: captions, settings of other trainers, caches.
+_COMPANIONS = (
+    ".txt",
+    ".caption",
+    ".caption2",
+    ".json",
+    ".toml",
+    ".yaml",
+    ".npz",
+    ".safetensors",
+    ".db",
+    ".ini",
+)
+_MOST_SIDE_INFORMATION = 256 * 2**20  # bytes of text and colour profiles in a PNG; workflows are in it too
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 MIN_SIDE = 16  # pixels; less than two latent cells hold no picture
 MAX_PIXELS = 89_478_485  # Pillow's own default; kept here because other packs switch Pillow's off
 MIN_RESOLUTION, MAX_RESOLUTION = 64, 2048
@@ -121,23 +138,46 @@ def _checked_batch(batch: Tensor, mask: Tensor | None, mask_shows: str) -> tuple
     return batch, mask
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The picture files directly in a folder, by name, hidden ones left out; ValueError if there are none."""
+def read_extensions() -> frozenset[str]:
+    """The endings of files that are read: of every picture format that this Pillow opens, with what plugins
+    such as `pillow-heif` have added to it.
+    """
+    Image.init()
+    known = Image.registered_extensions().items()
+    return frozenset(e for e, form in known if form in Image.OPEN and form not in _NO_PICTURES)
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[str]]:
+    """The picture files directly in a folder, by name, and the names of files that are left out, for nothing
+    here reads them. Hidden files and what lies beside pictures as a matter of course are in neither.
+    ValueError if there are no pictures.
+    """
     if not folder.is_dir():
         seen = "a file" if folder.exists() else "nothing"
         raise ValueError(f"{folder}: expected a folder with pictures, found {seen} there. Check the path.")
     entries = sorted(
         (entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=lambda e: e.name
     )
-    found = [entry for entry in entries if entry.suffix.lower() in EXTENSIONS and entry.is_file()]
+    extensions, files = read_extensions(), [entry for entry in entries if entry.is_file()]
+    found = [entry for entry in files if entry.suffix.lower() in extensions]
     if not found:
         others = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
         raise ValueError(
-            f"{folder} has no picture. Files ending in {' '.join(EXTENSIONS)} are read, sub-folders are not; "
-            f"found {_some(others) if others else 'an empty folder'}. Put the pictures directly into the "
-            "folder."
+            f"{folder} has no picture. PNG, JPEG, WebP and whatever else Pillow reads is taken, sub-folders "
+            f"are not; found {_some(others) if others else 'an empty folder'}. Put the pictures directly "
+            "into the folder."
         )
-    return found
+    left_out = [f.name for f in files if f not in found and f.suffix.lower() not in _COMPANIONS]
+    return found, left_out
+
+
+def told_left_out(names: Sequence[str]) -> list[str]:
+    """A note about files of a folder that nothing here reads, or none."""
+    if not names:
+        return []
+    heif = any(name.lower().endswith((".heic", ".heif", ".hif")) for name in names)
+    advice = " HEIC is read once the package pillow-heif registers it, or save them as JPEG." if heif else ""
+    return [f"**Left out, for nothing here reads them: {_some(names, 12)}.**{advice}"]
 
 
 def load_image(path: Path, most_pixels: int = MAX_PIXELS) -> tuple[Tensor, Tensor | None]:
@@ -149,11 +189,13 @@ def load_image(path: Path, most_pixels: int = MAX_PIXELS) -> tuple[Tensor, Tenso
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file. Check the path.")
     try:
-        with _pillow_strict(), Image.open(path) as opened:
+        with _pillow_strict(), Image.open(_whole(path, most_pixels)) as opened:
             # Known from the header, before anything is unpacked.
             if opened.width * opened.height > most_pixels:
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height}")
             data = _as_array(ImageOps.exif_transpose(opened))
+    except _NotUsableError as error:
+        raise ValueError(f"{path} {error}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{path} is too large ({error}), expected at most {most_pixels:,} pixels. Scale it down first."
@@ -279,7 +321,10 @@ def _as_array(picture: Image.Image) -> np.ndarray:
         data = np.asarray(picture).astype(np.float32)
         data = data if picture.mode == "F" else data / 65535.0
         if not (data.min() >= 0.0 and data.max() <= 1.0):
-            raise ValueError(f"grey values outside the 16-bit or 0 to 1 range, mode {picture.mode}")
+            raise _NotUsableError(
+                f"holds numbers from {np.min(picture):g} to {np.max(picture):g} as brightness (mode "
+                f"{picture.mode}), expected 0 to 1 or 16 bits. Save it as an 8-bit RGB PNG."
+            )
         return data
     transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
     return np.asarray(picture.convert("RGBA" if transparent else "RGB")).astype(np.float32) / 255.0
@@ -292,15 +337,41 @@ def _on_white(rgba: Tensor) -> tuple[Tensor, Tensor | None]:
     return (rgba[..., :3] * alpha[..., None] + (1.0 - alpha[..., None])).clamp(0.0, 1.0), alpha.contiguous()
 
 
+class _NotUsableError(ValueError):
+    """A sound file that holds no picture to train on."""
+
+
 @contextmanager
 def _pillow_strict() -> Iterator[None]:
-    # Other packs set this flag for the whole process; a picture cut short would then load as half grey.
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    # Other packs set the first flag for the whole process; a picture cut short would then load as half grey.
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_SIDE_INFORMATION
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = (
+            before
+        )
+
+
+def _whole(path: Path, most_pixels: int) -> Path | BytesIO:
+    """The file, or a JPEG's bytes with the end marker that it alone lacks: cameras and downloads that stop a
+    moment too early leave such files, and every viewer shows them whole.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != _JPEG_START:
+            return path
+        data = _JPEG_START + file.read()
+    if _JPEG_END in data[-64:]:
+        return path
+    with Image.open(path) as opened:
+        if opened.width * opened.height > most_pixels:
+            return path  # refused by whoever opens it, before it is unpacked
+    # Decoded with other bytes after what is there, a picture that was cut short has other pixels.
+    ended = [data + more + _JPEG_END for more in (b"", b"\x55" * 4096)]
+    first, second = (np.asarray(Image.open(BytesIO(one)).convert("RGB")) for one in ended)
+    return BytesIO(ended[0]) if np.array_equal(first, second) else path
 
 
 def _unit_range(tensor: Tensor, what: str) -> Tensor:

@@ -20,6 +20,7 @@ from ..cns_core.images import (
     images_from_files,
     list_images,
     thumbnails,
+    told_left_out,
 )
 from .sockets import ConceptSocket, advanced, schema, single
 
@@ -187,7 +188,9 @@ class LoadConceptImages(io.ComfyNode):
                 "A mask is connected without images. Masks of pictures in a folder are their alpha channels."
             )
         if not images:
-            built, notes = images_from_files(list_images(paths.image_folder(folder)), rule, bucketing)
+            files, left_out = list_images(paths.image_folder(folder))
+            built, notes = images_from_files(files, rule, bucketing)
+            notes = [*told_left_out(left_out), *notes]
         else:
             built, notes = images_from_batches(images, mask, rule, bucketing, mask_shows)
         concept = Concept(name.strip(), token, class_word.strip(), kind, built)

@@ -82,6 +82,14 @@ def test_caption_file(tmp_path: Path) -> None:
     assert caption_file(picture) == "a café"
 
 
+@pytest.mark.parametrize("name", ["dog.txt", "dog.TXT", "dog.jpg.txt", "dog.caption", "dog.jpg.caption"])
+def test_caption_files_of_other_trainers(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a dog", encoding="utf-8")
+    assert caption_file(tmp_path / "dog.jpg") == "a dog"
+    (tmp_path / "dog.txt").write_text("the nearest name", encoding="utf-16")
+    assert caption_file(tmp_path / "dog.jpg") == "the nearest name"
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -89,6 +97,8 @@ def test_caption_file(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"\xef\xbb\xbf \n", "is empty"),
         (b"caf\xe9 x", "not UTF-8"),
+        ("a dog".encode("utf-16-le"), "it is no text, or UTF-16 without its mark"),
+        (b"a dog\x00", "it is no text"),
     ],
 )
 def test_an_unusable_caption_file_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from cns_core.captions import CaptionRule
 from cns_core.concept import TrainingImage
@@ -27,6 +27,7 @@ from cns_core.images import (
     list_images,
     load_image,
     thumbnails,
+    told_left_out,
 )
 
 RULE = CaptionRule("own text", "<d>", "dog", own_text="a photo of {}")
@@ -48,25 +49,38 @@ def save(path: Path, height: int = 96, width: int = 128) -> Path:
 # --- folders
 
 
-def test_list_images_reads_known_extensions_in_order(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "c.jpeg", "d.webp", "e.bmp", "f.tif", "g.TIFF"):
+def test_list_images_takes_what_pillow_reads_and_names_the_rest(tmp_path: Path) -> None:
+    pictures = ["a.jpg", "b.PNG", "c.jpeg", "d.webp", "e.bmp", "f.tif", "g.TIFF", "h.jfif", "i.JPE", "j.gif"]
+    for name in (*reversed(pictures), "k.heic", "l.eps", "m.mp4"):
         (tmp_path / name).touch()
-    for name in (".hidden.png", "._a.jpg", "note.txt", "film.gif"):
+    for name in (".hidden.png", "._a.jpg", "a.txt", "a.caption", "a.npz", "Thumbs.db"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "z.png").touch()
-    names = [path.name for path in list_images(tmp_path)]
-    assert names == ["a.jpg", "b.PNG", "c.jpeg", "d.webp", "e.bmp", "f.tif", "g.TIFF"]
+    found, left_out = list_images(tmp_path)
+    assert [path.name for path in found] == pictures
+    assert left_out == ["k.heic", "l.eps", "m.mp4"]  # no plugin for the first one is registered here
+    (note,) = told_left_out(left_out)
+    assert "k.heic, l.eps, m.mp4" in note and "pillow-heif" in note
+    assert told_left_out([]) == [] and "pillow-heif" not in told_left_out(["l.eps"])[0]
+
+
+def test_a_format_that_a_plugin_has_added_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.init()
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "PNG")  # as pillow-heif does, with a format of its own
+    save(tmp_path / "a.png").rename(tmp_path / "a.heic")
+    (path,) = list_images(tmp_path)[0]
+    assert load_image(path)[0].shape == (96, 128, 3)
 
 
 def test_a_folder_without_pictures_says_what_was_found(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\.png \.jpg.*found an empty folder"):
+    with pytest.raises(ValueError, match=r"whatever else Pillow reads.*found an empty folder"):
         list_images(tmp_path)
-    for name in ("a.gif", "b.gif", "c.gif", "d.gif", "e.gif"):
+    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4"):
         (tmp_path / name).touch()
     (tmp_path / "Sub").mkdir()
-    with pytest.raises(ValueError, match=r"found Sub/, a.gif, b.gif and 3 more"):
+    with pytest.raises(ValueError, match=r"found Sub/, a.mp4, b.mp4 and 3 more"):
         list_images(tmp_path)
 
 
@@ -130,7 +144,7 @@ def test_wide_integers_and_floats(tmp_path: Path) -> None:
     Image.fromarray((grey * 9).astype(np.int32)).save(tmp_path / "too-wide.tif")
     Image.fromarray(np.full((40, 50), np.nan, np.float32)).save(tmp_path / "nan.tif")
     for name in ("too-wide.tif", "nan.tif"):
-        with pytest.raises(ValueError, match=rf"{name}.*outside the 16-bit"):
+        with pytest.raises(ValueError, match=rf"{name} holds numbers from (0 to 589815|nan to nan)"):
             load_image(tmp_path / name)
 
 
@@ -187,6 +201,28 @@ def test_a_truncated_file_is_an_error_even_when_pillow_was_told_to_accept_it(
             with pytest.raises(ValueError, match=rf"{name} cannot be read.*cut short.*save it"):
                 load_image(tmp_path / name)
             assert ImageFile.LOAD_TRUNCATED_IMAGES is accepted
+
+
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_whole(tmp_path: Path) -> None:
+    Image.fromarray(ramp(96, 128)).save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    assert data.endswith(b"\xff\xd9")
+    (tmp_path / "a.jpg").write_bytes(data[:-2])
+    assert torch.equal(load_image(tmp_path / "a.jpg")[0], load_image(tmp_path / "whole.jpg")[0])
+    (tmp_path / "short.jpg").write_bytes(data[:-40])
+    with pytest.raises(ValueError, match=r"short\.jpg cannot be read.*cut short"):
+        load_image(tmp_path / "short.jpg")
+    with pytest.raises(ValueError, match=r"128 x 96.*expected at most 100 pixels"):
+        load_image(tmp_path / "a.jpg", 100)
+
+
+def test_much_text_in_a_png_is_no_fault(tmp_path: Path) -> None:
+    workflow = PngImagePlugin.PngInfo()
+    workflow.add_text("workflow", "x" * 3_000_000, zip=True)
+    Image.fromarray(ramp(96, 128)).save(tmp_path / "a.png", pnginfo=workflow)
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    assert load_image(tmp_path / "a.png")[0].shape == (96, 128, 3)
+    assert before == PngImagePlugin.MAX_TEXT_CHUNK
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
@@ -341,7 +377,7 @@ def test_300_files_with_captions_beside_them(tmp_path: Path) -> None:
         path = save(tmp_path / f"{index:03}.png", 20 + index % 90, 100)
         path.with_suffix(".txt").write_text(f"dog number {index}", encoding="utf-8")
     rule = CaptionRule("txt files", "<d>", "dog")
-    images, notes = images_from_files(list_images(tmp_path), rule, Bucketing(resolution=128, flip=True))
+    images, notes = images_from_files(list_images(tmp_path)[0], rule, Bucketing(resolution=128, flip=True))
     assert len(images) == 600
     assert images[299].captions == images[599].captions == ("<d> number 299",)
     assert len({tuple(image.pixels.shape) for image in images}) > 1
