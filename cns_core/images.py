@@ -318,11 +318,11 @@ def _as_array(picture: Image.Image) -> np.ndarray:
     """(H, W), (H, W, 3) or, with transparency, (H, W, 4), float32 in [0, 1]."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         # Pillow's own convert("RGB") would clip these to 8 bits instead of scaling them.
-        data = np.asarray(picture).astype(np.float32)
-        data = data if picture.mode == "F" else data / 65535.0
+        seen = np.asarray(picture)
+        data = seen.astype(np.float32) if picture.mode == "F" else seen.astype(np.float32) / 65535.0
         if not (data.min() >= 0.0 and data.max() <= 1.0):
             raise _NotUsableError(
-                f"holds numbers from {np.min(picture):g} to {np.max(picture):g} as brightness (mode "
+                f"holds numbers from {seen.min():g} to {seen.max():g} as brightness (mode "
                 f"{picture.mode}), expected 0 to 1 or 16 bits. Save it as an 8-bit RGB PNG."
             )
         return data
