@@ -19,7 +19,7 @@ from ..moments import second_moment
 from ..text_features import counted_tokens
 from .kept_moments import kept_moment
 from .model import BaseModel, check_trainable, read_base
-from .text import check_length, encode_prompts, known_tokens, with_tokens
+from .text import check_class_word, check_length, encode_prompts, known_tokens, with_tokens
 from .types import Clip, Model, OnProgress
 
 _BATCH = 16  # prompts that are encoded at once
@@ -61,9 +61,16 @@ def check_concept(
             f"This CLIP already understands {concept.token}. "
             "Connect the checkpoint loader's CLIP, not one that a memory was applied to."
         )
-    captions = dict.fromkeys(c for image in concept.images for c in image.captions)
-    # The class word takes at least as many tokens as the learned one, which takes one.
-    check_length(clip, [concept.class_caption(c) for c in captions])
+    check_class_word(clip, concept.class_word)
+    checked: set[str] = set()
+    for image in concept.images:
+        # The class word takes at least as many tokens as the learned one, which takes one.
+        captions = [c for c in map(concept.class_caption, image.captions) if c not in checked]
+        try:
+            check_length(clip, captions)
+        except ValueError as error:
+            raise ValueError(f"The caption of {image.source}: {error}") from error
+        checked.update(captions)
 
 
 class HostMaterial:

@@ -114,6 +114,25 @@ def _ids_of_words(tokenizer: Any, text: str) -> list[int]:
     return [entry[0] for section in sections for entry in section if entry[2] > 0]
 
 
+def check_class_word(clip: Clip, word: str) -> None:
+    """ValueError unless every text encoder's tokenizer makes plain words of it: a token starts from them."""
+    for tokenizer in inner_tokenizers(clip).values():
+        sections = tokenizer.tokenize_with_weights(word, return_word_ids=True)
+        entries = [entry for section in sections for entry in section if entry[2] > 0]
+        if any(not isinstance(entry[0], int) for entry in entries):
+            fault = "names an embedding, and a token starts from words"
+        elif any(entry[1] != 1.0 for entry in entries):
+            fault = "has a weight"
+        elif not entries:
+            fault = "is no word to this model's tokenizer"
+        else:
+            continue
+        raise ValueError(
+            f"The class word {word!r} {fault}. Write the plain word for what the concept is, such as 'dog', "
+            "in Load Concept Images."
+        )
+
+
 def check_length(clip: Clip, prompts: Sequence[str]) -> None:
     """ValueError when a prompt does not fit one pass of the text encoder."""
     for prompt in prompts:

@@ -5,6 +5,7 @@ under inference mode, with the schema's defaults.
 import dataclasses
 import errno
 import os
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -243,12 +244,30 @@ def test_settings_that_leave_no_neurons(run, models, dog):
         )
 
 
+def test_a_class_word_is_what_the_tokenizer_makes_of_it(run, select, models, photos, tmp_path, monkeypatch):
+    from ComfyUI_CNS.cns_core.host.text import inner_tokenizers
+    from safetensors.torch import save_file
+
+    for tokenizer in inner_tokenizers(models["clip"]).values():  # as checkpoint loaders give it
+        monkeypatch.setattr(tokenizer, "embedding_directory", [str(tmp_path)])
+        vectors = torch.zeros(1, tokenizer.embedding_size)
+        save_file({"emb_params": vectors}, tmp_path / "known.safetensors")
+    for word, fault in (
+        ("embedding:known", "names an embedding"),
+        ("(dog:1.2)", "has a weight"),
+        ("embedding:unknown", "is no word"),
+    ):
+        concept = run("LoadConceptImages", name="x", class_word=word, folder="dog", resolution=64)[0]
+        with pytest.raises(ValueError, match=f"{re.escape(word)}.* {fault}"):
+            select(concept)
+
+
 def test_overlong_captions_are_refused_before_selection(run, select, photos):
     long = "a photo of {} " + "very " * 80
     concept = run(
         "LoadConceptImages", name="x", class_word="dog", folder="dog", caption_source="own text", caption=long
     )[0]
-    with pytest.raises(ValueError, match=r"A caption or prompt has 8\d tokens; at most 75 fit"):
+    with pytest.raises(ValueError, match=r"caption of 0\.png: .* 8\d tokens; at most 75 fit"):
         select(concept)
 
 
