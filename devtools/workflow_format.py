@@ -7,6 +7,7 @@ that is repeated in the description. The editor keeps widget values by position,
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from .node_schema import ObjectInfo, inputs_of, is_optional, is_widget, options_of, slot_of, value_of
@@ -50,6 +51,10 @@ def editor_format(graph: Graph, info: ObjectInfo) -> dict[str, Any]:
                 socket["link"] = link
                 nodes[source.node.id]["outputs"][out]["links"].append(link)
                 links.append([link, source.node.id, out, node.id, slot, socket["type"]])
+    for node in graph.nodes():
+        # From 0.33 on the host's own output nodes have outputs, which older hosts do not know.
+        if _is_stock_output(info[node.kind]) and not any(o["links"] for o in nodes[node.id]["outputs"]):
+            nodes[node.id]["outputs"] = []
     for note in (box for box in graph.boxes() if isinstance(box, Note)):
         nodes[note.id] = {
             "id": note.id,
@@ -76,13 +81,22 @@ def editor_format(graph: Graph, info: ObjectInfo) -> dict[str, Any]:
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": {"ds": {"scale": 0.5, "offset": [60, 60]}},
+        "extra": {"ds": {"scale": 0.6, "offset": [110, 130]}},  # clear of the sidebar
         "version": 0.4,
     }
 
 
+def _is_stock_output(spec: Mapping[str, Any]) -> bool:
+    return bool(spec["output_node"]) and not _is_own(spec)
+
+
+def _is_own(spec: Mapping[str, Any]) -> bool:
+    own: bool = spec["python_module"].startswith("custom_nodes.")
+    return own
+
+
 def _editor_node(node: Node, info: ObjectInfo) -> dict[str, Any]:
-    own = info[node.kind]["python_module"].startswith("custom_nodes.")
+    own = _is_own(info[node.kind])
     properties: dict[str, Any] = {
         "cnr_id": "comfyui-cns"
         if own
