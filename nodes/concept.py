@@ -22,7 +22,7 @@ from ..cns_core.images import (
     thumbnails,
     told_left_out,
 )
-from .sockets import ConceptSocket, advanced, schema, single
+from .sockets import ConceptSocket, advanced, schema, takes_lists
 
 NO_FOLDER = "(none)"
 
@@ -153,11 +153,8 @@ class LoadConceptImages(io.ComfyNode):
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     @classmethod
-    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
-        return cls._concept(**single(inputs, "images", "mask"))
-
-    @classmethod
-    def _concept(
+    @takes_lists("images", "mask")
+    def execute(
         cls,
         name: str,
         class_word: str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -13,7 +12,7 @@ from ..cns_core.evaluation.clip_scores import replace_tokens
 from ..cns_core.host.paths import PHOTO_CLIP
 from ..cns_core.host.scorer import load_scorer
 from ..cns_core.memory import ConceptMemory
-from .sockets import ConceptSocket, MemorySocket, schema, single
+from .sockets import ConceptSocket, MemorySocket, schema, takes_lists
 
 
 class CLIPScore(io.ComfyNode):
@@ -68,11 +67,8 @@ class CLIPScore(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
-        return cls._scored(**single(inputs, "image", "reference"))
-
-    @classmethod
-    def _scored(
+    @takes_lists("image", "reference")
+    def execute(
         cls,
         image: Sequence[Tensor],
         prompt: str,

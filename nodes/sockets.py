@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,6 +11,7 @@ from comfy_api.latest import io
 from ..cns_core.settings import Described, described
 
 CATEGORY = "CNS"
+Execute = Callable[..., io.NodeOutput]
 
 # With the pack's prefix: "CONCEPT" and "MEMORY" are anybody's words, and packs that mean different things by
 # them could be wired together.
@@ -48,13 +50,25 @@ def chosen_of(settings: type[Any], values: Mapping[str, Any]) -> Any:
     return settings(**{name: values[name] for name in described(settings) if name in values})
 
 
-def single(inputs: Mapping[str, Any], *lists: str) -> dict[str, Any]:
-    """The inputs of a node that takes lists (`is_input_list`): those named in `lists` as lists, of the others
-    their only value. ValueError where another one comes as a list of several.
+def takes_lists(*lists: str) -> Callable[[Execute], Execute]:
+    """For `execute` of a node with `is_input_list`, to which the host gives every input as a list: those that
+    are named here stay lists, of the others it gets the only value; ValueError where one of them has several.
 
     Stock nodes that give lists, such as *Load Image Dataset from Folder*, would otherwise run the node once
     for each picture.
     """
+
+    def decorate(execute: Execute) -> Execute:
+        @functools.wraps(execute)
+        def with_lists(cls: type[Any], **inputs: Any) -> io.NodeOutput:
+            return execute(cls, **_single(inputs, lists))
+
+        return with_lists
+
+    return decorate
+
+
+def _single(inputs: Mapping[str, Any], lists: Sequence[str]) -> dict[str, Any]:
     several = {name: len(v) for name, v in inputs.items() if name not in lists and len(v) != 1}
     if several:
         raise ValueError(

@@ -17,7 +17,7 @@ from ..cns_core.method import Plan
 from ..cns_core.methods import METHODS
 from ..cns_core.priors import PRIORS
 from ..cns_core.settings import TrainSettings, described
-from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, single, sockets_of
+from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of, takes_lists
 
 _NEURONS, _DIRECTIONS = METHODS["cns"].Training, METHODS["directions"].Training
 _AUTOMATIC = "automatic"
@@ -93,11 +93,8 @@ class ContinualTrain(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, **inputs: list[Any]) -> io.NodeOutput:
-        return cls._learned(**single(inputs, "class_images"))
-
-    @classmethod
-    def _learned(
+    @takes_lists("class_images")
+    def execute(
         cls,
         model: Any,
         clip: Any,
