@@ -26,7 +26,6 @@ _NO_PICTURES = frozenset(("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", 
 _COMPANIONS = (
     ".txt",
     ".caption",
-    ".caption2",
     ".json",
     ".toml",
     ".yaml",

@@ -53,10 +53,12 @@ class SaveConceptMemory(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, filename: str, **_: Any) -> str:
-        """That of the file that stands there: one that was deleted or exchanged is saved again."""
-        path = paths.new_memory_file(filename)
-        return file_digest(path) if path.is_file() else str(uuid.uuid4())
+    def fingerprint_inputs(cls, filename: str | None, **_: Any) -> str:
+        """That of the file that stands there: one that was deleted or exchanged is saved again. A name that
+        comes from another node is not known yet.
+        """
+        path = None if filename is None else paths.new_memory_file(filename)
+        return str(uuid.uuid4()) if path is None or not path.is_file() else file_digest(path)
 
     @classmethod
     def check_lazy_status(
@@ -67,7 +69,8 @@ class SaveConceptMemory(io.ComfyNode):
         path = paths.new_memory_file(filename)
         paths.check_writable(path)
         graph = cls.hidden.prompt
-        to_come = queue.concepts_to_come(graph, graph[cls.hidden.unique_id]["inputs"]["memory"])
+        own = graph.get(cls.hidden.unique_id)  # None where another node has put this one into the graph
+        to_come = None if own is None else queue.concepts_to_come(graph, own["inputs"]["memory"])
         if path.exists() and not overwrite and to_come is not None:
             old = load_memory(path)
             _check_extends(old, old.base, to_come, path.name)

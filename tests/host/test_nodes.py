@@ -620,6 +620,7 @@ def test_save_and_load(run, nodes, both):
 
 def test_a_file_that_is_gone_is_saved_again(nodes, run, both, host_base):
     save = nodes["SaveConceptMemory"]
+    assert save.fingerprint_inputs(filename=None) != save.fingerprint_inputs(filename=None)  # wired
     assert save.fingerprint_inputs(filename="gone") != save.fingerprint_inputs(filename="gone")
     run("SaveConceptMemory", memory=both, filename="gone")
     stands = save.fingerprint_inputs(filename="gone")
