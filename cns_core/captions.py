@@ -76,7 +76,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 class CaptionRule:
     """How the pictures of one concept get their captions. ValueError for a bad source, token, kind or text.
 
-    Own text and a `.txt` file may hold several lines: each line is one caption, for training to draw from.
+    Each line of own text is one caption, for training to draw from. What stands in a caption file is one
+    caption, or with `each_line` one in each line.
     """
 
     source: str
@@ -84,6 +85,7 @@ class CaptionRule:
     class_word: str
     kind: str = "subject"
     own_text: str = ""
+    each_line: bool = False
 
     def __post_init__(self) -> None:
         if self.source not in CAPTION_SOURCES:
@@ -103,7 +105,7 @@ class CaptionRule:
         if self.source == "templates":
             return template_captions(self.kind, self.token)
         if self.source == "own text":
-            text = self.own_text
+            texts = self.own_text.splitlines()
         elif image_path is None:
             raise ValueError(
                 "The caption source is 'txt files', but these pictures come from an IMAGE input and have no "
@@ -111,8 +113,9 @@ class CaptionRule:
             )
         else:
             text = caption_file(image_path)
-        lines = [line for line in text.splitlines() if line.strip()]
-        return tuple(caption_from_text(line, self.token, self.class_word) for line in lines)
+            texts = text.splitlines() if self.each_line else [text]
+        written = [text for text in texts if text.strip()]
+        return tuple(caption_from_text(text, self.token, self.class_word) for text in written)
 
 
 def template_captions(kind: str, token: str) -> tuple[str, ...]:

@@ -10,34 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .method import Change, ModelIdentity, Taught
-from .projections import ProjectionLayout, flat_weights
+from .identity import ModelIdentity
+from .method import Change, Taught
+from .projections import ProjectionLayout
 from .tokens import TokenVectors
 
 # A name or token, and a number.
 _STRENGTH = re.compile(r"(.+?)\s*[:=\s]\s*([-+]?(?:\d+\.?\d*|\.\d+))")
-
-
-def fingerprint(
-    layout: ProjectionLayout, weights: Mapping[str, Tensor], token_tables: Mapping[str, Tensor]
-) -> str:
-    """sha256 over all K/V weights and token tables, each cast to float16, so that the precision in which the
-    host happens to hold one checkpoint does not matter."""
-    digest = hashlib.sha256(repr(layout).encode())
-    for _, weight in flat_weights(weights, layout):
-        digest.update(_half_bytes(weight))
-    for name in sorted(token_tables):
-        digest.update(name.encode())
-        digest.update(_half_bytes(token_tables[name]))
-    return digest.hexdigest()
-
-
-def _half_bytes(tensor: Tensor) -> memoryview:
-    return memoryview(np.ascontiguousarray(tensor.detach().to("cpu", torch.float16).numpy())).cast("B")
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,13 +205,17 @@ class ConceptMemory:
         gone = self.concept(name)
         return replace(self, concepts=tuple(c for c in self.concepts if c is not gone))
 
-    def check_base(self, base: ModelIdentity) -> None:
-        """ValueError naming both when the memory was made on another base model."""
-        if base != self.base:
+    def check_base(self, base: ModelIdentity, way_out: str = "") -> None:
+        """ValueError naming both when the memory was made on another base model.
+
+        way_out: one more than to load the right one, as a sentence with a space before it.
+        """
+        if not base.same_as(self.base):
             raise ValueError(
                 f"This memory ({', '.join(self.names()) or 'no concepts'}) was made on {self.base}, "
-                f"but the loaded model is {base}. Load the checkpoint it was made on, "
-                "or start a new memory for this one."
+                f"but the loaded model is {base}{base.told_apart(self.base)}. Load the checkpoint it was "
+                "made on, with the merges and LoRAs it was made with, or start a new memory for this "
+                f"one.{way_out}"
             )
 
     def digest(self) -> str:

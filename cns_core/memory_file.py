@@ -1,6 +1,7 @@
 """A concept memory as one `.safetensors` file, never a pickle.
 
-Tensors, per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them,
+Tensors: `base.values` and `base.rounding`, a sample of the base model's weights (`identity.Sample`);
+per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them,
 `concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(1, dim)`.
 The metadata holds the manifest (`cns_manifest`, JSON, versioned)
 and the keys that other tools read (`modelspec.*`, `ss_*`).
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from .atomic_write import write_atomically
 from .captions import template_captions
 from .concept import KINDS, check_token
 from .families import FAMILIES
+from .identity import ModelIdentity, Sample
 from .memory import ConceptMemory, LearnedConcept
-from .method import ModelIdentity
 from .methods import METHODS
 from .projections import ProjectionLayout
 
@@ -49,7 +49,8 @@ def save_memory(path: Path, memory: ConceptMemory) -> None:
     """Write atomically. OSError, with what to do, when the disk is full or not writable;
     the old file then stays.
     """
-    tensors: Tensors = {}
+    sample = memory.base.sample
+    tensors = {} if sample is None else {f"base.{name}": tensor for name, tensor in sample.tensors().items()}
     for i, concept in enumerate(memory.concepts):
         for name, tensor in concept.change.tensors().items():
             tensors[f"concepts.{i}.change.{name}"] = tensor.contiguous()
@@ -63,7 +64,7 @@ def save_memory(path: Path, memory: ConceptMemory) -> None:
 def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
     manifest = {
         "version": FORMAT_VERSION,
-        "base": asdict(memory.base),
+        "base": {"family": memory.base.family, "fingerprint": memory.base.fingerprint},
         "projections": [[name, *shape] for name, shape, _ in memory.layout.slices()],
         "concepts": [
             {
@@ -110,10 +111,10 @@ def load_memory(path: Path) -> ConceptMemory:
             _upgrade_from_1(manifest, tensors)
         _check_keys(path, manifest)
         layout = _layout(path, manifest)
+        base = _base(path, tensors, manifest["base"])
         concepts = [_concept(path, tensors, layout, i, e) for i, e in enumerate(manifest["concepts"])]
         if tensors:
             raise MemoryFileError(f"{path.name} holds unexpected tensors: {', '.join(sorted(tensors)[:5])}.")
-        base = ModelIdentity(str(manifest["base"]["family"]), str(manifest["base"]["fingerprint"]))
         return ConceptMemory(base, layout, tuple(concepts))
     except MemoryFileError:
         raise
@@ -195,6 +196,18 @@ def _layout(path: Path, manifest: dict[str, Any]) -> ProjectionLayout:
             f"{path.name} claims {layout.total:,} K/V entries; no supported model has that many."
         )
     return layout
+
+
+def _base(path: Path, tensors: Tensors, about: dict[str, Any]) -> ModelIdentity:
+    """What the memory was made on; what it takes of the tensors is removed from them."""
+    found = {name: tensors.pop(f"base.{name}") for name in Sample.NAMES if f"base.{name}" in tensors}
+    sample = None  # files of before
+    if found:
+        try:
+            sample = Sample.read(found)
+        except ValueError as error:
+            raise MemoryFileError(f"{path.name} is damaged: {error}.") from error
+    return ModelIdentity(str(about["family"]), str(about["fingerprint"]), sample)
 
 
 def _concept(

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .identity import ModelIdentity
 from .projections import ProjectionLayout
 from .text_features import TextFeatures
 
@@ -100,10 +101,6 @@ class Material(Protocol):
 
 class Prepared(Protocol):
     """What was found out before training: what may move."""
-
-    def digest(self) -> str:
-        """sha256 over all of it that decides what is learned."""
-        ...
 
     def moving(self) -> Mapping[str, float]:
         """The share of each projection's entries that may move, 0 to 1."""
@@ -280,25 +277,11 @@ class Method(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which base model something belongs to.
-
-    family: `SD1`, `SD2`, `SDXL`; fingerprint: sha256 over its projections and token tables.
-    """
-
-    family: str
-    fingerprint: str
-
-    def __str__(self) -> str:
-        return f"{self.family} model {self.fingerprint[:12]}"
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A concept that is ready to be learned: by which method, and what was prepared for it.
 
-    parameters: of the whole U-Net.
+    made_from: all that decides what is prepared, as a key that lasts; parameters: of the whole U-Net.
     """
 
     method: Method
@@ -306,4 +289,5 @@ class Plan:
     prepared: Prepared
     base: ModelIdentity
     concept_digest: str
+    made_from: str
     parameters: int

@@ -8,7 +8,6 @@ tr(D P D^T).
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,10 +125,6 @@ class Protected:
     def quiet(self) -> int:
         """How many directions of the features general prompts leave below the floor."""
         return int((torch.linalg.eigvalsh(self.general) < self._floor()).sum())
-
-    def digest(self) -> str:
-        """sha256 of the prompts, which decide the moments; the moments' last digits depend on the machine."""
-        return hashlib.sha256("\0".join(self.prompts).encode()).hexdigest()
 
     def check(self, earlier: Earlier) -> None:
         """ValueError unless these are the earlier concepts that are protected."""

@@ -171,6 +171,7 @@ class Demo:
             "class_word": concept.class_word,
             "kind": concept.kind,
             "caption_source": concept.caption_source,
+            "caption_file": "a caption a line",
             "folder": concept.folder.name,
             "resolution": self.resolution,
         }

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
-from ..cns_core.concept import KINDS, Concept, check_token, make_token
+from ..cns_core.concept import KINDS, Concept, TrainingImage, check_token, make_token
 from ..cns_core.host import paths
 from ..cns_core.images import (
     MASK_SHOWS,
@@ -25,6 +25,9 @@ from ..cns_core.images import (
 from .sockets import ConceptSocket, advanced, schema, takes_lists
 
 NO_FOLDER = "(none)"
+
+_ONE_CAPTION, _EACH_LINE = "one caption", "a caption a line"
+_SHOWN_CAPTIONS = 6  # of one picture; there are over 20 templates
 
 
 class LoadConceptImages(io.ComfyNode):
@@ -123,6 +126,14 @@ class LoadConceptImages(io.ComfyNode):
                     "whose background becomes white, as it does from a folder; the concept: masks of "
                     "segmentation nodes, and what you painted over the concept.",
                 ),
+                io.Combo.Input(
+                    "caption_file",
+                    options=[_ONE_CAPTION, _EACH_LINE],
+                    default=_ONE_CAPTION,
+                    optional=True,
+                    tooltip="For 'txt files'. one caption: all that stands in the file, line ends or not; a "
+                    "caption a line: several wordings, of which training draws one at each step.",
+                ),
             ],
             outputs=[
                 ConceptSocket.Output("concept", display_name="concept"),
@@ -169,9 +180,12 @@ class LoadConceptImages(io.ComfyNode):
         images: Sequence[Tensor] = (),
         mask: Sequence[Tensor] = (),
         mask_shows: str = SHOWS_REST,
+        caption_file: str = _ONE_CAPTION,
     ) -> io.NodeOutput:
         token = check_token(token) if token.strip() else make_token(name)
-        rule = CaptionRule(caption_source, token, class_word, kind, caption)
+        rule = CaptionRule(
+            caption_source, token, class_word, kind, caption, each_line=caption_file == _EACH_LINE
+        )
         bucketing = Bucketing(resolution, buckets, flip)
         if (not images) == (folder == NO_FOLDER):
             raise ValueError(
@@ -194,10 +208,16 @@ class LoadConceptImages(io.ComfyNode):
         lines = [
             f"`{concept.token}`: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"
         ]
-        lines += [
-            f"{i.source}: {i.pixels.shape[1]} x {i.pixels.shape[0]}, `{i.captions[0]}`" for i in built[:12]
-        ]
-        lines += [f"... and {len(built) - 12} more"] if len(built) > 12 else []
+        # Of templates all pictures have the same ones; written captions are worth reading, each of them.
+        shown = built[:12] if caption_source == "templates" else built
+        lines += [f"{i.source}: {i.pixels.shape[1]} x {i.pixels.shape[0]}, {_captions(i)}" for i in shown]
+        lines += [f"... and {len(built) - len(shown)} more"] if len(built) > len(shown) else []
         text = "\n".join(f"- {line}" for line in (*lines, *notes))  # the editor shows texts as Markdown
         sheet = thumbnails(built)
         return io.NodeOutput(concept, sheet, text, ui=ui.PreviewText(text))
+
+
+def _captions(image: TrainingImage) -> str:
+    shown = " / ".join(f"`{caption}`" for caption in image.captions[:_SHOWN_CAPTIONS])
+    more = len(image.captions) - _SHOWN_CAPTIONS
+    return f"{shown} and {more} more wordings" if more > 0 else shown

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..cns_core.host.personalize import personalize
 from ..cns_core.memory import ConceptMemory
 from .sockets import MemorySocket, schema
+
+_REFUSE, _CLOSE_TOO = "refuse", "a close one too"
 
 
 class ApplyPersonalizedUNet(io.ComfyNode):
@@ -45,6 +48,15 @@ class ApplyPersonalizedUNet(io.ComfyNode):
                     tooltip="Strengths of single concepts, by name or token: '<my-dog> 0.8, my mug 1.2'. "
                     "1 for those not named; 0 leaves only a concept's token.",
                 ),
+                io.Combo.Input(
+                    "other_model",
+                    options=[_REFUSE, _CLOSE_TOO],
+                    default=_REFUSE,
+                    optional=True,
+                    tooltip="Whether the memory may be drawn with on another model than it was made on: a "
+                    "close one is a fine-tune or merge of it. A warning tells how far apart they are. LoRAs "
+                    "on MODEL are always fine.",
+                ),
             ],
             outputs=[
                 io.Model.Output("personalized_model", display_name="MODEL"),
@@ -54,6 +66,18 @@ class ApplyPersonalizedUNet(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, memory: ConceptMemory, strength: float, as_of: str, strengths: str = ""
+        cls,
+        model: Any,
+        clip: Any,
+        memory: ConceptMemory,
+        strength: float,
+        as_of: str,
+        strengths: str = "",
+        other_model: str = _REFUSE,
     ) -> io.NodeOutput:
-        return io.NodeOutput(*personalize(model, clip, memory, strength, as_of, strengths))
+        close_too = other_model == _CLOSE_TOO
+        drawn = personalize(model, clip, memory, strength, as_of, strengths, close_too)
+        if not drawn.warning:
+            return io.NodeOutput(drawn.model, drawn.clip)
+        logging.warning(f"CNS: {drawn.warning}")
+        return io.NodeOutput(drawn.model, drawn.clip, ui=ui.PreviewText(drawn.warning))

@@ -9,9 +9,9 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..cns_core.host import paths, queue
+from ..cns_core.identity import ModelIdentity
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.memory_file import file_digest, load_memory, save_memory
-from ..cns_core.method import ModelIdentity
 from .sockets import MemorySocket, schema
 
 
@@ -93,7 +93,7 @@ def _check_extends(
     """ValueError when a memory on `base` with concepts of these names and tokens, saved over `old`, would
     lose a concept; one trained anew replaces its former self.
     """
-    if old.base == base and all((c.name, c.token) in named for c in old.concepts):
+    if old.base.same_as(base) and all((c.name, c.token) in named for c in old.concepts):
         return
     raise ValueError(
         f"{filename} already holds other concepts ({', '.join(old.names()) or 'none'}, on {old.base}), "

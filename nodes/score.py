@@ -10,6 +10,7 @@ from torch import Tensor
 from ..cns_core.concept import Concept
 from ..cns_core.evaluation.clip_scores import replace_tokens
 from ..cns_core.host.paths import PHOTO_CLIP
+from ..cns_core.host.prompts import plain_words
 from ..cns_core.host.scorer import load_scorer
 from ..cns_core.memory import ConceptMemory
 from .sockets import ConceptSocket, MemorySocket, schema, takes_lists
@@ -31,7 +32,8 @@ class CLIPScore(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="The prompt they were drawn with, learned tokens included.",
+                    tooltip="The prompt they were drawn with, as it was: learned tokens, weights like (word:1.2) and "
+                    "all. Weights are left out, tokens read as class words.",
                 ),
                 io.String.Input(
                     "clip_model",
@@ -88,10 +90,17 @@ class CLIPScore(io.ComfyNode):
         words = (memory.class_words() if memory is not None else {}) | {
             c.token: c.class_word for c in concepts
         }
-        plain_prompt = replace_tokens(prompt, words)
+        written, embeddings = plain_words(prompt)
+        plain_prompt = replace_tokens(written, words)
         references = [_pictures(reference)] if reference else [[i.pixels for i in c.images] for c in concepts]
-        scores = load_scorer(clip_model).score(_pictures(image), plain_prompt, references)
-        text = f"{scores.as_text()}\n- prompt scored: {plain_prompt}"
+        scorer = load_scorer(clip_model)
+        scores = scorer.score(_pictures(image), plain_prompt, references)
+        lines = [scores.as_text(), f"- prompt scored: {plain_prompt}"]
+        if (sections := len(scorer.sections(plain_prompt))) > 1:
+            lines.append(f"- it is too long for this CLIP: read in {sections} sections, scored by their mean")
+        if embeddings:
+            lines.append(f"- embeddings cannot be scored and were left out: {', '.join(embeddings)}")
+        text = "\n".join(lines)
         clip_i = float("nan") if scores.clip_i is None else scores.clip_i
         return io.NodeOutput(clip_i, scores.clip_t, text, ui=ui.PreviewText(text))
 

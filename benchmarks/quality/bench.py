@@ -63,7 +63,7 @@ class Bench:
 
     def concept(self, folder: ConceptFolder) -> Concept:
         """The pictures of a folder as the loader node makes a concept of them."""
-        rule = CaptionRule("txt files", folder.token, folder.class_word, folder.kind, "")
+        rule = CaptionRule("txt files", folder.token, folder.class_word, folder.kind, each_line=True)
         images, _ = images_from_files(folder.pictures, rule, Bucketing(self.options.resolution))
         return Concept(folder.name, folder.token, folder.class_word, folder.kind, images)
 
@@ -121,7 +121,8 @@ class Bench:
         """One picture for each prompt, (B, H, W, 3), all at once, which takes a fraction of the time."""
         loaded, side = self.loaded, self.options.resolution
         if memory is not None:
-            loaded = Loaded(*personalize(loaded.model, loaded.clip, memory), loaded.vae)
+            drawn = personalize(loaded.model, loaded.clip, memory)
+            loaded = Loaded(drawn.model, drawn.clip, loaded.vae)
         seeds = [seed * 1000 + index for index in range(len(prompts))]
         return draw(loaded, prompts, (side, side), seeds, Sampling(cfg=self.options.cfg))
 

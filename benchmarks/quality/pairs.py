@@ -80,7 +80,8 @@ def drawn(bench: Bench, pair: list[ConceptFolder], methods: list[str], seed: int
             memory, _ = bench.learn(bench.concept(folder), memory, method, seed)
             print(f"[pairs] {method} learned {folder.token}", flush=True)
         assert memory is not None
-        loaded = Loaded(*personalize(bench.loaded.model, bench.loaded.clip, memory), bench.loaded.vae)
+        drawn = personalize(bench.loaded.model, bench.loaded.clip, memory)
+        loaded = Loaded(drawn.model, drawn.clip, bench.loaded.vae)
         rows[f"{method}, both tokens in one prompt"] = _row(in_one_prompt(loaded, tokens))
         rows[f"{method}, a prompt for each half"] = _row(in_halves(loaded, tokens))
     return rows

@@ -65,7 +65,8 @@ def drawing(loaded: HostModel, pixels: int) -> dict[str, float]:
     """
     memory = some_memory(loaded, CONCEPTS)
     begin = time.perf_counter()
-    model, clip = personalize(loaded.model, loaded.clip, memory)
+    drawn = personalize(loaded.model, loaded.clip, memory)
+    model, clip = drawn.model, drawn.clip
     synchronise()
     built = time.perf_counter() - begin
     plain_load = _load_seconds(loaded.model)

@@ -38,9 +38,9 @@ def with_concepts(loaded: HostModel, pixels: int) -> dict[str, Any]:
         memory = some_memory(loaded, count)
         with torch.inference_mode():
             begin = time.perf_counter()
-            model, clip = personalize(loaded.model, loaded.clip, memory)
+            personal = personalize(loaded.model, loaded.clip, memory)
             applied = time.perf_counter() - begin
-            drawn = drawing_steps(model, conditioning(clip), pixels)
+            drawn = drawing_steps(personal.model, conditioning(personal.clip), pixels)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "memory.safetensors"
             save_memory(path, memory)

@@ -58,15 +58,17 @@ class ClipScores:
 
 
 def replace_tokens(prompt: str, class_words: Mapping[str, str]) -> str:
-    """Replace each learned token `<my-dog>` of `prompt` by its class word; ValueError on an unknown token."""
-    unknown = sorted({token for token in _LEARNED_TOKEN.findall(prompt) if token not in class_words})
+    """Replace each learned token `<my-dog>` of `prompt`, in either case, by its class word; ValueError on an
+    unknown token.
+    """
+    unknown = sorted({t for t in _LEARNED_TOKEN.findall(prompt) if t.lower() not in class_words})
     if unknown:
         known = ", ".join(sorted(class_words)) or "none"
         raise ValueError(
             f"The prompt names {', '.join(unknown)}, whose class word is not known (known tokens: {known}). "
             "Connect the concept or the memory that holds it, or write its class word in the prompt instead."
         )
-    return _LEARNED_TOKEN.sub(lambda match: class_words[match.group()], prompt)
+    return _LEARNED_TOKEN.sub(lambda match: class_words[match.group().lower()], prompt)
 
 
 def preprocess(images: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -165,16 +167,38 @@ class ClipScorer:
                 features.append(_features(self.model.get_image_features(pixel_values=pixels)).cpu())
         return torch.cat(features)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Unit vectors (len(prompts), d), on the CPU. ValueError for a prompt that is too long."""
-        lengths = [len(self.tokenizer(prompt, truncation=False)["input_ids"]) for prompt in prompts]
-        for prompt, length in zip(prompts, lengths, strict=True):
-            if (excess := length - self.max_tokens) > 0:
+    def sections(self, prompt: str) -> list[str]:
+        """A prompt in as few parts as this CLIP model can read, cut between words; ValueError for one word
+        that it cannot.
+        """
+        parts: list[str] = []
+        for word in prompt.split() or [""]:
+            longer = f"{parts[-1]} {word}" if parts else word
+            if parts and self._length(longer) <= self.max_tokens:
+                parts[-1] = longer
+                continue
+            if (length := self._length(word)) > self.max_tokens:
                 raise ValueError(
-                    f"The prompt has {length} tokens with start and end, this CLIP model holds "
-                    f"{self.max_tokens}: {prompt!r}. Shorten it by {excess}; a cut prompt is another one."
+                    f"One word of the prompt has {length} tokens with start and end, this CLIP model holds "
+                    f"{self.max_tokens}: {word[:120]!r}. Put spaces between words."
                 )
-        batch = self.tokenizer(list(prompts), truncation=False, padding=True, return_tensors="pt")
+            parts.append(word)
+        return parts
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer(text, truncation=False)["input_ids"])
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Unit vectors (len(prompts), d), on the CPU; of a prompt of several sections the direction of their
+        mean.
+        """
+        sections = [self.sections(prompt) for prompt in prompts]
+        encoded = self._encode_texts([part for parts in sections for part in parts])
+        means = [own.mean(dim=0) for own in encoded.split([len(parts) for parts in sections])]
+        return F.normalize(torch.stack(means), dim=-1)
+
+    def _encode_texts(self, texts: Sequence[str]) -> Tensor:
+        batch = self.tokenizer(list(texts), truncation=False, padding=True, return_tensors="pt")
         ids, mask = batch["input_ids"].to(self.model.device), batch["attention_mask"].to(self.model.device)
         with torch.no_grad():
             return _features(self.model.get_text_features(input_ids=ids, attention_mask=mask)).cpu()

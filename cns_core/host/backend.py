@@ -14,8 +14,9 @@ from torch import Tensor
 from ..method import WeightFunction
 from ..text_features import TextFeatures
 from .frozen_weights import frozen_weights
+from .identity import PREFIX
 from .mixed_precision import computing_in, inputs_cast, weight_dtypes
-from .model import PREFIX, model_family, noise_levels
+from .model import model_family, noise_levels
 from .precision import Precision, fastest_precision
 from .text import SplicedTokenizer, encode_prompts, with_tokens
 from .types import Clip, Model
@@ -52,7 +53,7 @@ class HostBackend:
         self.clip = with_tokens(clip, {**known, token: dict(token_vectors)})
         self._text_device = torch.device(self.clip.patcher.load_device)
         self.precision = precision or fastest_precision(self.device, self._text_device)
-        self.model = _trainable(clone, self.precision.unet)
+        self.model = _computing_in(clone, self.precision.unet)
         self._spliced = {
             n: t for n, t in vars(self.clip.tokenizer).items() if isinstance(t, SplicedTokenizer)
         }
@@ -180,17 +181,9 @@ def training_mode() -> Iterator[None]:
                 management.in_training = flag
 
 
-def _trainable(model: Model, dtype: torch.dtype) -> Model:
-    """Compute in `dtype`, and refuse other packs' attention patches."""
+def _computing_in(model: Model, dtype: torch.dtype) -> Model:
     if (model.get_model_object("manual_cast_dtype") or model.model_dtype()) != dtype:
         model.set_model_compute_dtype(dtype)
-    options = model.model_options["transformer_options"]
-    replaced = [*options.get("patches", {}), *options.get("patches_replace", {})]
-    if found := sorted({p for p in replaced if p.startswith(("attn2", "attn1"))}):
-        raise ValueError(
-            f"This MODEL carries attention patches ({', '.join(found)}), from an IPAdapter or the like, "
-            "which would be trained against. Connect the checkpoint loader's MODEL."
-        )
     return model
 
 

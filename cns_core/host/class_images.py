@@ -4,7 +4,6 @@ and kept on disk for the next concept of that class.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..method import ModelIdentity
 from .draw import draw
+from .known_models import lasting_digest
 from .types import Loaded
 
 
 def drawn_class_images(
     folder: Path,
-    base: ModelIdentity,
+    made_from: str,
     loaded: Loaded,
     prompt: str,
     sizes: list[tuple[int, int]],
@@ -29,10 +28,10 @@ def drawn_class_images(
     """One class image `(1, H, W, 3)` per entry of `sizes` (height, width), from `folder` where it was drawn
     before, else drawn and saved.
 
+    made_from: key of the models that draw them.
     `on_image(count, image)` is called after each and may raise to stop; what was drawn until then is kept.
     """
-    key = hashlib.sha256(f"{base.fingerprint}\0{prompt}".encode()).hexdigest()[:16]
-    place = folder / key
+    place = folder / lasting_digest(made_from, prompt)
     place.mkdir(parents=True, exist_ok=True)
     for number, size in enumerate(sizes):
         path = place / f"{number:04d}-{size[1]}x{size[0]}.png"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .model import model_family
-from .types import Clip, Loaded
+from .types import Clip, Loaded, Model
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,13 @@ def draw_conditioned(
         seed=seeds[0],
     )
     return loaded.vae.decode(latent)[..., :3].clamp(0, 1)
+
+
+def without_guidance(model: Model) -> Model:
+    """A clone without what other nodes have made of classifier-free guidance."""
+    clone = model.clone()
+    clone.model_options = {n: o for n, o in clone.model_options.items() if not n.startswith("sampler_")}
+    return clone
 
 
 def conditioning(clip: Clip, prompts: Sequence[str]) -> list[Any]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..atomic_write import write_atomically
+from .identity import text_identity
+from .known_models import computes_as, lasting_digest
 from .paths import work_folder
 from .types import Clip
 
@@ -22,13 +21,10 @@ from .types import Clip
 def kept_moment(clip: Clip, prompts: Sequence[str], tokens: str, make: Callable[[], Tensor]) -> Tensor:
     """What `make` gives for these prompts, `(d, d)` float64, or what it gave before.
 
-    The key holds the text encoder's weights, the clip skip, the prompts and which tokens count.
-    A CLIP that is patched, by a LoRA, encodes anew.
+    The key holds the text encoder's weights as they are patched, the clip skip, the prompts and which tokens
+    count.
     """
-    if clip.patcher.patches:
-        return make()
-    about = (_encoder_digest(clip), f"clip skip {clip.layer_idx}", tokens, *prompts)
-    key = hashlib.sha256("\0".join(about).encode()).hexdigest()[:32]
+    key = lasting_digest(computes_as(text_identity(clip), clip), tokens, *prompts)
     path = work_folder("moments") / f"{key}.safetensors"
     if (kept := _read(path)) is not None:
         return kept
@@ -51,18 +47,3 @@ def _read(path: Path) -> Tensor | None:
         logging.warning(f"CNS: {path} holds no second moment ({found}); its prompts are encoded again.")
         return None
     return moment
-
-
-_digests: WeakKeyDictionary[object, str] = WeakKeyDictionary()
-
-
-def _encoder_digest(clip: Clip) -> str:
-    """sha256 over the weights of the text encoders that the host has loaded, each cast to float16."""
-    model = clip.cond_stage_model
-    if model not in _digests:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(model.state_dict().items()):
-            half = np.ascontiguousarray(tensor.detach().to("cpu", torch.float16).numpy())
-            digest.update(name.encode() + half.tobytes())
-        _digests[model] = digest.hexdigest()
-    return _digests[model]

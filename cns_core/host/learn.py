@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,15 +25,18 @@ from ..tokens import initial_vectors
 from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
 from .backend import HostBackend, training_mode
 from .class_images import drawn_class_images
-from .draw import draw
+from .draw import draw, without_guidance
+from .identity import vae_identity
+from .known_models import computes_as, lasting_digest, lasting_key
 from .latents import encode_concept, encode_fitted, encode_pixels
-from .model import BaseModel, read_base
+from .model import BaseModel, noise_levels, read_base
 from .paths import work_folder
 from .prepare import check_concept
 from .progress import Progress
 from .runs import Run
 from .text import token_tables, word_ids
 from .types import Loaded
+from .weights import Weights
 
 # A run that is killed outright loses at most this many steps; Cancel and errors lose none.
 _CHECKPOINT_EVERY = 100
@@ -66,9 +69,10 @@ class Lesson:
     def check(self, base: BaseModel) -> None:
         """ValueError, before any long work, when the parts do not fit each other."""
         check_concept(self.concept, base, self.loaded.model, self.loaded.clip, self.memory)
-        if self.plan.base != base.identity:
+        if not self.plan.base.same_as(base.identity):
             raise ValueError(
-                f"These neurons were selected on {self.plan.base}, but the loaded model is {base.identity}. "
+                f"These neurons were selected on {self.plan.base}, but the loaded model is {base.identity}"
+                f"{base.identity.told_apart(self.plan.base)}. "
                 "Connect one MODEL and CLIP to both SelectConceptNeurons and ContinualTrain."
             )
         if self.plan.concept_digest != self.concept.digest():
@@ -85,17 +89,21 @@ class Lesson:
         for image in self.class_images:
             of_images.update(repr(tuple(image.shape)).encode())
             of_images.update(image.float().cpu().contiguous().numpy().tobytes())
-        parts = (
-            str(asdict(base.identity)),
+        return lasting_digest(
+            self.models_key(base),
+            self.plan.made_from,
             self.concept.digest(),
-            self.plan.method.name,
-            self.plan.prepared.digest(),
             "" if self.memory is None else self.memory.digest(),
             str(self.kept_settings()),
             of_images.hexdigest(),
-            f"clip skip {self.loaded.clip.layer_idx}",
         )
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+    def models_key(self, base: BaseModel) -> str:
+        """All of MODEL, CLIP and VAE that decides what is learned or drawn."""
+        levels = noise_levels(self.loaded.model)
+        noise = " ".join(f"{level:.4g}" for level in levels.alphas_cumprod.tolist())
+        text, vae = computes_as(base.identity, self.loaded.clip), lasting_key(vae_identity(self.loaded.vae))
+        return f"{text}, {vae}, {levels.prediction_type} over {noise}"
 
     def kept_settings(self) -> dict[str, dict[str, Any]]:
         """What a memory keeps of the settings."""
@@ -153,7 +161,7 @@ class LearningRun:
 
     def result(self) -> Learned:
         """Prepare, train, and keep the memory on disk."""
-        lesson, data, notes = self.lesson, self._data(), []
+        lesson, data, notes = self.lesson, self._data(), self._of_patches()
         with training_mode():
             loaded, concept = lesson.loaded, lesson.concept
             tables = {n: t.detach().float().cpu() for n, t in token_tables(loaded.clip).items()}
@@ -188,6 +196,15 @@ class LearningRun:
             )
         return Learned(memory, notes)
 
+    def _of_patches(self) -> list[str]:
+        loaded = self.lesson.loaded
+        if not Weights(loaded.model).patched() and not Weights(loaded.clip.patcher).patched():
+            return []
+        return [
+            "MODEL or CLIP is a merge or carries LoRAs: the concept was learned on what they make of it, so "
+            "draw with it on the same, or on a checkpoint that it was saved as."
+        ]
+
     def _to_be_kept(self, trainer: ConceptTrainer) -> int:
         """Bytes, generously: a checkpoint, and a result beside it, whose new part is no larger."""
         moving = sum(p.numel() for group in trainer.groups for p in group.parameters)
@@ -202,20 +219,21 @@ class LearningRun:
 
     def drawn(self) -> dict[tuple[int, int], Tensor]:
         """Class images drawn by the untouched model, in turn for every size (`priors.ClassPictures`)."""
-        sizes = sorted(self._sizes)
-        count = max(self.lesson.settings.class_image_count, len(sizes))
+        lesson, sizes = self.lesson, sorted(self._sizes)
+        loaded = lesson.loaded
+        count = max(lesson.settings.class_image_count, len(sizes))
         factor = self.base.family.latent_factor
         wanted = [(h * factor, w * factor) for h, w in (sizes[i % len(sizes)] for i in range(count))]
         gathered: dict[tuple[int, int], list[Tensor]] = {size: [] for size in sizes}
         for image in drawn_class_images(
             work_folder("class_images"),
-            self.base.identity,
-            self.lesson.loaded,
+            lesson.models_key(self.base),
+            replace(loaded, model=without_guidance(loaded.model)),
             self._class_prompt(),
             wanted,
             lambda done, picture: self.progress.phase(done, count, picture),
         ):
-            latents = encode_pixels(self.lesson.loaded, image)[0]
+            latents = encode_pixels(loaded, image)[0]
             gathered[latents.shape[1], latents.shape[2]].append(latents)
         return {size: torch.stack(latents) for size, latents in gathered.items()}
 

@@ -1,4 +1,4 @@
-"""What a loaded MODEL is: its family, clean K/V weights and noise levels, and whether it can be trained."""
+"""What a loaded MODEL is: its family, K/V weights and noise levels, and whether it can be trained."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import torch
 from torch import Tensor
 
 from ..families import FAMILIES, SUPPORTED, Family
-from ..memory import fingerprint
-from ..method import ModelIdentity
+from ..identity import ModelIdentity
 from ..projections import ProjectionLayout
 from ..schedule import NoiseLevels
 from .apply import carries_memory
+from .identity import PREFIX, model_identity
+from .patches import forward_patches
 from .text import token_tables
 from .types import Clip, Model
-
-PREFIX = "diffusion_model."
+from .weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
-    """The untouched base of a MODEL and CLIP pair.
+    """The base that concepts are learned on: a MODEL and CLIP pair, as it computes without any memory.
 
-    weights: `name -> (out, text_dim)`, never patched values; parameters: of the whole U-Net.
+    weights: `name -> (out, text_dim)`, patched where the MODEL is a merge or carries LoRAs; parameters: of
+    the whole U-Net.
     """
 
     identity: ModelIdentity
@@ -37,8 +38,29 @@ class BaseModel:
 
 
 def read_base(model: Model, clip: Clip) -> BaseModel:
-    """What selection, training and memory need of a pair; ValueError when the two do not fit each other, or
-    the MODEL is no text-to-image U-Net of a supported family.
+    """What selection and training need of a pair; ValueError when the two do not fit each other, or the MODEL
+    is no text-to-image U-Net of a supported family.
+    """
+    family, layout = check_pair(model, clip)
+    identity = model_identity(model, clip, family, layout)
+    parameters = sum(p.numel() for p in model.model.diffusion_model.parameters())
+    return BaseModel(identity, family, layout, projection_weights(model, layout), parameters)
+
+
+def possible_bases(model: Model, clip: Clip) -> list[ModelIdentity]:
+    """What a memory that is to be drawn with may have been made on: the model without the LoRAs on it, and
+    with them. ValueError as from `read_base`.
+    """
+    family, layout = check_pair(model, clip)
+    without = model_identity(model, clip, family, layout, added=False)
+    if not Weights(model).patched() and not Weights(clip.patcher).patched():
+        return [without]
+    return [without, model_identity(model, clip, family, layout)]
+
+
+def check_pair(model: Model, clip: Clip) -> tuple[Family, ProjectionLayout]:
+    """The family and projections of a MODEL; ValueError when its CLIP does not fit it, or it is not
+    supported.
     """
     if getattr(getattr(model, "model", None), "diffusion_model", None) is None:
         raise ValueError(
@@ -46,35 +68,25 @@ def read_base(model: Model, clip: Clip) -> BaseModel:
             "connect a checkpoint loader's MODEL."
         )
     family, tables = model_family(model), token_tables(clip)
-    unet = dict(model.model.diffusion_model.named_parameters())
-    layout = family.projections({name: tuple(parameter.shape) for name, parameter in unet.items()})
+    unet = model.model.diffusion_model.named_parameters()
+    layout = family.projections({name: tuple(parameter.shape) for name, parameter in unet})
     width = sum(table.shape[1] for table in tables.values())
     if layout.shapes[0][1] != width:
         raise ValueError(
             f"The CLIP gives text features {width} wide, but this {family.name} U-Net reads "
             f"{layout.shapes[0][1]}. Connect the CLIP that belongs to the MODEL, from the same checkpoint."
         )
-    weights = clean_weights(model, layout)
-    identity = ModelIdentity(family.name, fingerprint(layout, weights, tables))
-    return BaseModel(identity, family, layout, weights, sum(p.numel() for p in unet.values()))
+    return family, layout
 
 
-def clean_weights(model: Model, layout: ProjectionLayout) -> dict[str, Tensor]:
-    """K/V weights as the checkpoint holds them, whatever is merged at the moment.
-    Quantised ones are dequantised.
-    """
-    patches = model.get_key_patches(PREFIX)
-    weights = {}
-    for name in layout.names:
-        weight, convert = patches[f"{PREFIX}{name}.weight"][0]
-        weight = convert(weight) if convert is not None else weight
-        is_plain = type(weight) in (Tensor, torch.nn.Parameter)  # the host's quantised tensors are subclasses
-        weights[name] = weight if is_plain else weight.dequantize()
-    return weights
+def projection_weights(model: Model, layout: ProjectionLayout) -> dict[str, Tensor]:
+    """K/V weights as the MODEL computes with them, see `Weights.computed`."""
+    weights = Weights(model, PREFIX)
+    return {name: weights.computed(f"{PREFIX}{name}.weight") for name in layout.names}
 
 
-def check_trainable(model: Model) -> None:
-    """ValueError for a MODEL of a supported family that concepts cannot be learned on as it is."""
+def check_trainable(model: Model, clip: Clip) -> None:
+    """ValueError for a MODEL or CLIP of a supported family that concepts cannot be learned on as it is."""
     channels = model.model.latent_format.latent_channels
     takes = model.model.model_config.unet_config.get("in_channels", channels)
     if takes != channels:
@@ -87,6 +99,17 @@ def check_trainable(model: Model) -> None:
         raise ValueError(
             "This MODEL already carries a concept memory (from ApplyPersonalizedUNet). "
             "Connect the checkpoint loader's MODEL here and give the memory to the memory input instead."
+        )
+    if patches := forward_patches(model):
+        raise ValueError(
+            f"This MODEL carries patches that training cannot go through ({'; '.join(patches)}). "
+            "Connect the MODEL from before the node that adds them, and put that node between Apply "
+            "Personalized UNet and the sampler."
+        )
+    if getattr(clip.patcher, "forced_hooks", None) is not None:
+        raise ValueError(
+            "This CLIP carries hooks (from Set CLIP Hooks or the like), which change with the sampling step; "
+            "concepts are learned without. Connect the CLIP from before the node that sets them."
         )
     noise_levels(model)
 

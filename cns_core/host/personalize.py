@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..identity import ModelIdentity
 from ..memory import ConceptMemory
 from .apply import apply_changes
-from .model import read_base
+from .model import possible_bases
 from .text import with_tokens
 from .types import Clip, Model
+
+_CLOSE = 0.5  # models that have nothing in common are about 1.4 apart
+
+
+@dataclass(frozen=True, eq=False)
+class Personalized:
+    """What draws a memory's concepts; warning: empty, or how far the model is from the memory's own."""
+
+    model: Model
+    clip: Clip
+    warning: str
 
 
 def personalize(
@@ -16,17 +31,36 @@ def personalize(
     strength: float = 1.0,
     as_of: str = "",
     strengths: str = "",
-) -> tuple[Model, Clip]:
+    close_too: bool = False,
+) -> Personalized:
     """Clones of MODEL and CLIP with the memory's values and tokens.
 
     Args:
         strength: of all weight changes.
         as_of: an earlier stage, see `ConceptMemory.stage`; empty for all of it.
         strengths: of single concepts, see `ConceptMemory.strengths`.
+        close_too: take a model that is close to the one that the memory was made on, with a warning.
 
     Raises:
         ValueError: the memory was made on another base, or has no such stage or concept.
     """
-    memory.check_base(read_base(model, clip).identity)
+    warning = _check_base(memory, possible_bases(model, clip), close_too)
     stage, single = memory.stage(as_of) if as_of.strip() else memory, memory.strengths(strengths)
-    return apply_changes(model, stage, strength, single), with_tokens(clip, stage.token_vectors())
+    drawn = apply_changes(model, stage, strength, single)
+    return Personalized(drawn, with_tokens(clip, stage.token_vectors()), warning)
+
+
+def _check_base(memory: ConceptMemory, bases: Sequence[ModelIdentity], close_too: bool) -> str:
+    """A warning where the memory was made on a model that is only close to these, else nothing."""
+    nearest = min(bases, key=lambda base: 0 if base.same_as(memory.base) else base.distance(memory.base))
+    distance = nearest.distance(memory.base)
+    if nearest.same_as(memory.base):
+        return ""
+    if close_too and distance <= _CLOSE:
+        return (
+            f"This memory was made on {memory.base}; the loaded model is {nearest}, whose weights are "
+            f"{100 * distance:.2g} % apart from it. The farther apart, the less alike the concepts come out."
+        )
+    close = " This one is close: to draw on it all the same, set other_model to 'a close one too'."
+    memory.check_base(nearest, close if distance <= _CLOSE else "")
+    return ""

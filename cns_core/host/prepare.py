@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +19,7 @@ from ..method import Method, Plan
 from ..moments import second_moment
 from ..text_features import counted_tokens
 from .kept_moments import kept_moment
+from .known_models import computes_as, lasting_digest
 from .model import BaseModel, check_trainable, read_base
 from .text import check_class_word, check_length, encode_prompts, known_tokens, with_tokens
 from .types import Clip, Model, OnProgress
@@ -45,14 +47,21 @@ def prepare(
     material = HostMaterial(base, clip, concept, memory, on_progress)
     prepared = method.prepare(material, settings)
     on_progress(1, 1)
-    return Plan(method, settings, prepared, base.identity, concept.digest(), base.parameters)
+    made_from = lasting_digest(
+        computes_as(base.identity, clip),
+        concept.digest(),
+        "" if memory is None else memory.digest(),
+        method.name,
+        str(asdict(settings)),
+    )
+    return Plan(method, settings, prepared, base.identity, concept.digest(), made_from, base.parameters)
 
 
 def check_concept(
     concept: Concept, base: BaseModel, model: Model, clip: Clip, memory: ConceptMemory | None
 ) -> None:
     """Everything that would make learning this concept fail later, before any long work."""
-    check_trainable(model)
+    check_trainable(model, clip)
     if memory is not None:
         memory.check_base(base.identity)
         check_free(concept.token, concept.name, [(c.name, c.token) for c in memory.concepts])

@@ -16,6 +16,7 @@ from ..families import SUPPORTED
 from ..text_features import TextFeatures
 from ..tokens import TokenVectors
 from .types import Clip
+from .weights import Weights
 
 SECTION = 77  # tokens of one encoder pass, start and end included
 
@@ -69,10 +70,11 @@ def inner_tokenizers(clip: Clip) -> dict[str, Any]:
     return found
 
 
-def token_tables(clip: Clip) -> dict[str, Tensor]:
-    """The token table `(vocabulary, dim)` of each text encoder."""
-    encoders = {n: getattr(clip.cond_stage_model, n) for n in inner_tokenizers(clip)}
-    return {n: e.transformer.get_input_embeddings().weight for n, e in encoders.items()}
+def token_tables(clip: Clip, added: bool = True) -> dict[str, Tensor]:
+    """The token table `(vocabulary, dim)` of each text encoder, patched (see `Weights.computed`)."""
+    weights = Weights(clip.patcher)
+    table = "transformer.text_model.embeddings.token_embedding.weight"
+    return {name: weights.computed(f"{name}.{table}", added) for name in inner_tokenizers(clip)}
 
 
 def known_tokens(clip: Clip) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,10 @@ class Model(Protocol):
     model: Any
     model_options: dict[str, Any]
     patches: dict[str, list[tuple[Any, ...]]]
+    patches_uuid: uuid.UUID
+    object_patches: dict[str, Any]
+    wrappers: dict[str, dict[str, list[Any]]]
+    injections: dict[str, Any]
     weight_wrapper_patches: dict[str, list[Any]]
     load_device: torch.device
 
@@ -46,6 +51,8 @@ class Clip(Protocol):
 
 class Vae(Protocol):
     """VAE: `comfy.sd.VAE`."""
+
+    patcher: Any
 
     def encode(self, pixel_samples: Tensor) -> Tensor: ...
     def decode(self, samples_in: Tensor) -> Tensor: ...

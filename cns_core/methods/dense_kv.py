@@ -38,9 +38,6 @@ class AllOfKv(Shares):
 
     layout: ProjectionLayout
 
-    def digest(self) -> str:
-        return ""
-
     def moving(self) -> dict[str, float]:
         return dict.fromkeys(self.layout.names, 1.0)
 

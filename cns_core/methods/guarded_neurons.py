@@ -48,9 +48,6 @@ class GuardedPrepared(SelectedNeurons):
 
     protected: Protected
 
-    def digest(self) -> str:
-        return f"{super().digest()} {self.protected.digest()}"
-
     def check(self, earlier: Earlier) -> None:
         self.protected.check(earlier)
 

@@ -25,9 +25,6 @@ class NoWeights(Shares):
 
     layout: ProjectionLayout
 
-    def digest(self) -> str:
-        return ""
-
     def moving(self) -> dict[str, float]:
         return dict.fromkeys(self.layout.names, 0.0)
 

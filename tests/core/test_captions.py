@@ -115,9 +115,15 @@ def test_a_folder_in_place_of_a_caption_file(tmp_path: Path) -> None:
         caption_file(tmp_path / "dog.jpg")
 
 
+def test_prose_over_several_lines_is_one_caption(tmp_path: Path) -> None:
+    (tmp_path / "dog.txt").write_text("A dog sits\non a sofa.\n\nThe light is warm.\n", encoding="utf-8")
+    rule = CaptionRule("txt files", "<d>", "dog")
+    assert rule.captions_for(tmp_path / "dog.png") == ("A <d> sits on a sofa. The light is warm.",)
+
+
 def test_caption_rule(tmp_path: Path) -> None:
     (tmp_path / "dog.txt").write_text("a dog\n\n{} asleep\n", encoding="utf-8")
-    from_file = CaptionRule("txt files", "<d>", "dog")
+    from_file = CaptionRule("txt files", "<d>", "dog", each_line=True)
     assert from_file.captions_for(tmp_path / "dog.png") == ("a <d>", "<d> asleep")
     own = CaptionRule("own text", "<d>", "dog", own_text="a dog in snow\nrunning")
     assert own.captions_for(None) == ("a <d> in snow", "<d>, running")

@@ -142,16 +142,19 @@ def test_the_papers_scale() -> None:
     assert "0.7488 (paper's scale 74.88)" in text and "0.3080 (paper's scale 77.00)" in text
 
 
-def test_an_overlong_prompt_is_refused_with_counts(scorer: ClipScorer) -> None:
+def test_a_long_prompt_is_read_in_sections(scorer: ClipScorer) -> None:
     fits = " ".join(["fox"] * (MAX_TOKENS - 2))
-    assert scorer.encode_prompts([fits]).shape == (1, 8)
-    with pytest.raises(ValueError, match=f"{MAX_TOKENS + 1} tokens.*holds {MAX_TOKENS}.*Shorten it by 1"):
-        scorer.encode_prompts(["a fox", fits + " fox"])
+    assert scorer.sections(fits) == [fits] and scorer.sections("") == [""]
+    assert scorer.sections(fits + " cat") == [fits, "cat"]
+    one, two, both = scorer.encode_prompts([fits, "cat", fits + " cat"])
+    torch.testing.assert_close(both, torch.nn.functional.normalize(one + two, dim=0))
+    with pytest.raises(ValueError, match=rf"One word .*holds {MAX_TOKENS}.*Put spaces between"):
+        scorer.sections("a " + "fox" * 60)
 
 
 def test_tokens_become_class_words() -> None:
     words = {"<my-fox>": "fox", "<my-fox-2>": "arctic fox"}
-    assert replace_tokens("<my-fox>, two <my-fox-2>s, 1 < 2", words) == "fox, two arctic foxs, 1 < 2"
+    assert replace_tokens("<my-fox>, two <My-Fox-2>s, 1 < 2", words) == "fox, two arctic foxs, 1 < 2"
     with pytest.raises(ValueError, match=r"<my-cat>.*known tokens: <my-fox-2>, <my-fox>"):
         replace_tokens("<my-cat> beside <my-fox>", words)
 

@@ -5,8 +5,8 @@ concepts are learned, and the mask and L_reg each lower forgetting.
 import pytest
 import torch
 
+from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
-from cns_core.method import ModelIdentity
 from cns_core.methods import METHODS
 from cns_core.settings import TrainSettings
 from cns_core.text_features import TextFeatures

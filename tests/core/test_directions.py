@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
-from cns_core.method import ModelIdentity
 from cns_core.methods import METHODS
 from cns_core.methods.directions.change import DirectionsChange
 from cns_core.methods.directions.find import Directions, guarded_directions

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from cns_core.memory import ConceptMemory, LearnedConcept, fingerprint
-from cns_core.method import ModelIdentity
+from cns_core.identity import ModelIdentity
+from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.methods.cns.change import CnsChange
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.directions.change import DirectionsChange
@@ -99,18 +99,6 @@ def test_the_digest_follows_what_is_drawn():
     digests = {THREE.digest(), THREE.stage(2).digest(), THREE.without("one").digest(), memory().digest()}
     assert len(digests) == 4
     assert memory(learned("one", {0: 1})).digest() == memory(learned("one", {0: 1})).digest()
-
-
-def test_fingerprint_ignores_precision_but_not_content():
-    weights = {"a.to_k": torch.randn(3, 4), "a.to_v": torch.randn(2, 4)}
-    halves = {n: w.half() for n, w in weights.items()}
-    table = {"clip_l": torch.randn(5, 4)}
-    assert fingerprint(LAYOUT, weights, table) == fingerprint(LAYOUT, halves, table)
-    changed = {**weights, "a.to_v": weights["a.to_v"] + 1}
-    assert fingerprint(LAYOUT, changed, table) != fingerprint(LAYOUT, weights, table)
-    assert fingerprint(LAYOUT, weights, {"clip_l": table["clip_l"] + 1}) != fingerprint(
-        LAYOUT, weights, table
-    )
 
 
 # --- concepts that add along directions, and their strengths

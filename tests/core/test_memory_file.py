@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from cns_core.atomic_write import write_atomically
+from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import MemoryFileError, load_memory, save_memory
-from cns_core.method import ModelIdentity
 from cns_core.methods.cns.change import CnsChange
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.projections import ProjectionLayout

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cns_core.checkpoint import load_state, save_state
+from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import load_memory, save_memory
-from cns_core.method import ModelIdentity
 from cns_core.methods import METHODS
 from cns_core.settings import TrainSettings, check, described
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData

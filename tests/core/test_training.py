@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cns_core.checkpoint import load_state, save_state
+from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory
-from cns_core.method import ModelIdentity
 from cns_core.methods.cns.adaptation import CnsAdaptation
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.cns.settings import CnsTraining

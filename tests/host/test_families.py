@@ -121,7 +121,8 @@ def test_a_concept_is_learned_and_drawn(family, comfy, method):
             table = getattr(rows, encoder).transformer.get_input_embeddings().weight
             distance = (table.float() - vector).abs().amax(dim=1).min()
             assert 0 < distance < 0.05, "every encoder's vector moved, from the class word's row"
-        drawn_model, drawn_clip = personalize(model, clip, memory)
+        drawn = personalize(model, clip, memory)
+        drawn_model, drawn_clip = drawn.model, drawn.clip
         before, after = (c.encode_from_tokens(c.tokenize("a <my-dog>")) for c in (clip, drawn_clip))
         assert before.shape == after.shape and not torch.equal(before, after)
         comfy.model_management.load_models_gpu([drawn_model])

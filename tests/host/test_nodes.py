@@ -365,7 +365,7 @@ def test_a_diverging_run_says_so_and_harms_nothing(run, models, random_model, do
         """A VAE in half precision may do this to a picture."""
 
         def __init__(self):
-            self.encoded = 0
+            self.encoded, self.patcher = 0, random_model.vae.patcher
 
         def encode(self, pixels):
             self.encoded += 1

@@ -57,7 +57,7 @@ def test_flow_models_are_refused(modules, random_model):
 
     (flow,) = ModelSamplingSD3().patch(random_model.model, shift=3.0)
     with pytest.raises(ValueError, match="only noise \\(eps\\) and v prediction"):
-        modules[1].check_trainable(flow)
+        modules[1].check_trainable(flow, random_model.clip)
 
 
 def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
@@ -81,7 +81,9 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
     backend_module, model_module = modules
     base = model_module.read_base(model, random_model.clip)
     layout = base.layout
-    before = {n: w.clone().view(torch.uint8) for n, w in model_module.clean_weights(model, layout).items()}
+    before = {
+        n: w.clone().view(torch.uint8) for n, w in model_module.projection_weights(model, layout).items()
+    }
     with backend_module.training_mode():
         vectors = {"clip_l": torch.zeros(768)}
         backend = backend_module.HostBackend(model, random_model.clip, "<x>", vectors, {})
@@ -93,7 +95,7 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
             backend.predict(z, torch.tensor([500]), features).square().mean().backward()
     for change in adaptation.changes.values():
         assert change.grad.abs().max() > 0 and torch.isfinite(change.grad).all()
-    after = model_module.clean_weights(model, layout)
+    after = model_module.projection_weights(model, layout)
     assert all(torch.equal(after[n].view(torch.uint8), w) for n, w in before.items())
 
 

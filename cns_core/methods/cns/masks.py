@@ -7,7 +7,6 @@ Every operation returns a new mask; masks of different layouts never mix.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -124,10 +123,6 @@ class NeuronMask:
         """Intersection over union, 0 to 1; two empty masks count as equal (1)."""
         union = (self | other).count()
         return (self & other).count() / union if union else 1.0
-
-    def digest(self) -> str:
-        """sha256 over layout and bits."""
-        return hashlib.sha256(repr(self.layout).encode() + self.bits.tobytes()).hexdigest()
 
     def _same_layout(self, other: NeuronMask) -> NeuronMask:
         if self.layout != other.layout:

@@ -22,9 +22,6 @@ class SelectedNeurons(Shares):
         """The entries that may move."""
         return self.selection.concept_mask
 
-    def digest(self) -> str:
-        return self.mask.digest()
-
     def moving(self) -> dict[str, float]:
         counts = self.mask.count_per_projection()
         return {name: counts[name] / (out * width) for name, (out, width), _ in self.mask.layout.slices()}

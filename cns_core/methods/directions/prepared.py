@@ -40,9 +40,6 @@ class Guarded:
     protected: Protected
     forecast: Forecast
 
-    def digest(self) -> str:
-        return self.protected.digest()
-
     def moving(self) -> dict[str, float]:
         return dict.fromkeys(self.protected.layout.names, 1.0)
 
