@@ -18,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from .captions import CaptionRule
+from .colour import in_srgb
 from .concept import BUCKET_STEP, TrainingImage
 
 # Of what Pillow opens: drawings that other programs would have to render, and files of data.
@@ -180,7 +181,8 @@ def told_left_out(names: Sequence[str]) -> list[str]:
 
 
 def load_image(path: Path, most_pixels: int = MAX_PIXELS) -> tuple[Tensor, Tensor | None]:
-    """One file as pixels (H, W, 3), upright and on white, and its alpha (H, W) unless opaque everywhere.
+    """One file as pixels (H, W, 3), upright, on white and in sRGB, and its alpha (H, W) unless opaque
+    everywhere.
 
     Of a file with several frames the first is read. ValueError names the file when it is missing, damaged or
     truncated, has too many pixels, or is below 16 pixels on a side.
@@ -192,7 +194,7 @@ def load_image(path: Path, most_pixels: int = MAX_PIXELS) -> tuple[Tensor, Tenso
             # Known from the header, before anything is unpacked.
             if opened.width * opened.height > most_pixels:
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height}")
-            data = _as_array(ImageOps.exif_transpose(opened))
+            data = _as_array(in_srgb(ImageOps.exif_transpose(opened), str(path)))
     except _NotUsableError as error:
         raise ValueError(f"{path} {error}") from error
     except Image.DecompressionBombError as error:

@@ -32,8 +32,8 @@ class CLIPScore(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="The prompt they were drawn with, as it was: learned tokens, weights like (word:1.2) and "
-                    "all. Weights are left out, tokens read as class words.",
+                    tooltip="The prompt they were drawn with, tokens, weights and all: weights are left out, "
+                    "tokens read as class words.",
                 ),
                 io.String.Input(
                     "clip_model",
