@@ -6,7 +6,7 @@ Pixels are (height, width, 3) float32 in [0, 1]; a mask is (height, width) float
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -61,11 +61,23 @@ class Bucketing:
 
 
 def images_from_files(
-    paths: Sequence[Path], rule: CaptionRule, bucketing: Bucketing
+    paths: Sequence[Path],
+    rule: CaptionRule,
+    bucketing: Bucketing,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[tuple[TrainingImage, ...], list[str]]:
-    """Training images from files, in the order given, and notes for the user. Errors name the file."""
-    # A generator: only one picture at a time is held at its full size.
-    return _build(((path.name, *load_image(path), rule.captions_for(path)) for path in paths), bucketing)
+    """Training images from files, in the order given, and notes for the user. Errors name the file.
+
+    `on_progress(done, total)` is called after each is read and may raise to stop.
+    """
+
+    def pictures() -> Iterator[Loaded]:
+        # A generator: only one picture at a time is held at its full size.
+        for number, path in enumerate(paths, 1):
+            yield path.name, *load_image(path), rule.captions_for(path)
+            on_progress(number, len(paths))
+
+    return _build(pictures(), bucketing)
 
 
 def images_from_batches(

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
 from ..cns_core.concept import KINDS, Concept, TrainingImage, check_token, make_token
 from ..cns_core.host import paths
+from ..cns_core.host.progress import Progress
 from ..cns_core.images import (
     MASK_SHOWS,
     SHOWS_REST,
@@ -200,7 +201,8 @@ class LoadConceptImages(io.ComfyNode):
             )
         if not images:
             files, left_out = list_images(paths.image_folder(folder))
-            built, notes = images_from_files(files, rule, bucketing)
+            with Progress(len(files)) as progress:
+                built, notes = images_from_files(files, rule, bucketing, progress.phase)
             notes = [*told_left_out(left_out), *notes]
         else:
             built, notes = images_from_batches(images, mask, rule, bucketing, mask_shows)

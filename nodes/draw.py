@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..cns_core.host import queue
 from ..cns_core.host.personalize import personalize
 from ..cns_core.memory import ConceptMemory
 from .sockets import MemorySocket, schema
@@ -22,6 +23,7 @@ class ApplyPersonalizedUNet(io.ComfyNode):
             display_name="Apply Personalized UNet",
             description="MODEL and CLIP that draw every learned concept. Write the tokens in any prompt of "
             "the stock text encode node.",
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint the memory was made on."),
                 io.Clip.Input("clip", tooltip="Its CLIP."),
@@ -77,7 +79,16 @@ class ApplyPersonalizedUNet(io.ComfyNode):
     ) -> io.NodeOutput:
         close_too = other_model == _CLOSE_TOO
         drawn = personalize(model, clip, memory, strength, as_of, strengths, close_too)
-        if not drawn.warning:
+        warnings = [drawn.warning] if drawn.warning else []
+        graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
+        if writers := queue.weights_written_after(graph, str(getattr(cls.hidden, "unique_id", ""))):
+            warnings.append(
+                f"{' and '.join(writers)} writes the weights as they are patched here, but not the tokens: "
+                f"{', '.join(c.token for c in memory.concepts)} will mean nothing in that file. Keep the "
+                "memory and draw with it on the checkpoint that it was made on."
+            )
+        if not warnings:
             return io.NodeOutput(drawn.model, drawn.clip)
-        logging.warning(f"CNS: {drawn.warning}")
-        return io.NodeOutput(drawn.model, drawn.clip, ui=ui.PreviewText(drawn.warning))
+        text = "\n\n".join(warnings)
+        logging.warning(f"CNS: {text}")
+        return io.NodeOutput(drawn.model, drawn.clip, ui=ui.PreviewText(text))

@@ -78,7 +78,7 @@ class FixedNoise:
         generator = torch.Generator().manual_seed(777)
         with training_mode(), torch.no_grad():
             backend = self._backend(None)
-            images = encode_concept(self._loaded, concept)
+            images = encode_concept(self._loaded, concept, lambda done, total: None)
             picked = [images[i % len(images)] for i in range(PAIRS)]
             number = [int(torch.randint(len(i.captions), (), generator=generator)) for i in picked]
             captions = [i.captions[n] for i, n in zip(picked, number, strict=True)]

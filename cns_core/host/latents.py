@@ -12,7 +12,7 @@ from ..images import fit
 from ..priors import Size
 from ..training import LatentImage
 from .model import model_family
-from .types import Loaded
+from .types import Loaded, OnProgress
 
 
 def encode_pixels(loaded: Loaded, pixels: Tensor) -> Tensor:
@@ -32,10 +32,13 @@ def encode_pixels(loaded: Loaded, pixels: Tensor) -> Tensor:
     return model.process_latent_in(latent).float().cpu().clone()  # type: ignore[no-any-return]
 
 
-def encode_concept(loaded: Loaded, concept: Concept) -> tuple[LatentImage, ...]:
-    """All training images of a concept, masks brought to latent size."""
+def encode_concept(loaded: Loaded, concept: Concept, on_progress: OnProgress) -> tuple[LatentImage, ...]:
+    """All training images of a concept, masks brought to latent size.
+
+    `on_progress(done, total)` is called after each and may raise to stop.
+    """
     images = []
-    for image in concept.images:
+    for number, image in enumerate(concept.images, 1):
         latents = encode_pixels(loaded, image.pixels[None])[0]
         mask = None
         if image.mask is not None:
@@ -43,15 +46,22 @@ def encode_concept(loaded: Loaded, concept: Concept) -> tuple[LatentImage, ...]:
             mask = torch.nn.functional.adaptive_avg_pool2d(image.mask[None, None], cells)[0]
         class_captions = tuple(map(concept.class_caption, image.captions))
         images.append(LatentImage(latents, image.captions, class_captions, mask))
+        on_progress(number, len(concept.images))
     return tuple(images)
 
 
-def encode_fitted(loaded: Loaded, pixels: Sequence[Tensor], sizes: set[Size]) -> dict[Size, Tensor]:
-    """Pictures `(H, W, 3)`, fitted to each of these latent sizes `(h, w)`."""
+def encode_fitted(
+    loaded: Loaded, pixels: Sequence[Tensor], sizes: set[Size], on_progress: OnProgress
+) -> dict[Size, Tensor]:
+    """Pictures `(H, W, 3)`, fitted to each of these latent sizes `(h, w)`; `on_progress` as above."""
     factor = model_family(loaded.model).latent_factor
-    pools = {}
+    pools, done, total = {}, 0, len(sizes) * len(pixels)
     for height, width in sorted(sizes):
-        whole = (height * factor, width * factor)
-        fitted = torch.stack([fit(p[..., :3], None, whole)[0] for p in pixels])
-        pools[height, width] = encode_pixels(loaded, fitted)
+        latents = []
+        for picture in pixels:
+            fitted, _ = fit(picture[..., :3], None, (height * factor, width * factor))
+            latents.append(encode_pixels(loaded, fitted[None]))
+            done += 1
+            on_progress(done, total)
+        pools[height, width] = torch.cat(latents)
     return pools

@@ -215,7 +215,7 @@ class LearningRun:
 
     def given(self) -> dict[tuple[int, int], Tensor]:
         """The class images that the user connected (`priors.ClassPictures`)."""
-        return encode_fitted(self.lesson.loaded, self.lesson.class_images, self._sizes)
+        return encode_fitted(self.lesson.loaded, self.lesson.class_images, self._sizes, self.progress.phase)
 
     def drawn(self) -> dict[tuple[int, int], Tensor]:
         """Class images drawn by the untouched model, in turn for every size (`priors.ClassPictures`)."""
@@ -238,7 +238,8 @@ class LearningRun:
         return {size: torch.stack(latents) for size, latents in gathered.items()}
 
     def _data(self) -> TrainingData:
-        self._images: tuple[LatentImage, ...] = encode_concept(self.lesson.loaded, self.lesson.concept)
+        loaded, concept = self.lesson.loaded, self.lesson.concept
+        self._images: tuple[LatentImage, ...] = encode_concept(loaded, concept, self.progress.phase)
         self._sizes = {image.size for image in self._images}
         latents = self.lesson.settings.chosen_prior().prepare(self)
         return TrainingData(self._images, self._class_prompt(), latents)

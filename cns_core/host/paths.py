@@ -1,5 +1,5 @@
-"""Where things lie on the user's disk. Every path that comes from outside is resolved and checked here, at
-use, links included.
+"""Where things lie on the user's disk. Every path that comes from outside is checked here, at use: its parts
+must not lead out of its folder. Links inside it are followed: only the machine's owner makes any there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def image_folders() -> list[str]:
 
 def image_folder(name: str) -> Path:
     """A folder of photos below the input directory.
-    ValueError when it is unknown or leads outside (`..`, absolute, link).
+    ValueError when it is unknown or leads outside (`..`, absolute).
     """
     root = Path(folder_paths.get_input_directory())
     known = ", ".join(image_folders()[:20]) or "none yet"
@@ -115,11 +115,15 @@ def models_folder() -> Path:
 
 
 def _inside(root: Path, name: str, what: str) -> Path:
-    root_real = os.path.realpath(root)
-    real = os.path.realpath(os.path.join(root_real, name))
-    if os.path.isabs(name) or real == root_real or os.path.commonpath([root_real, real]) != root_real:
+    # Both kinds of separator, whatever the system: a workflow may come from another one.
+    parts = name.replace("\\", "/").split("/")
+    if (
+        ".." in parts
+        or os.path.isabs(name)
+        or os.path.splitdrive(name)[0]
+        or not any(p.strip(".") for p in parts)
+    ):
         raise ValueError(
-            f"{name!r} lies outside {what} ({root}); name something inside it, without .., links or "
-            "absolute paths."
+            f"{name!r} lies outside {what} ({root}); name something inside it, without .. or absolute paths."
         )
-    return Path(real)
+    return Path(os.path.realpath(root)) / name

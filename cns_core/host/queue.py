@@ -40,6 +40,28 @@ def _path(name: Any) -> Path | None:
         return None
 
 
+# Of the host's nodes those that write weights as they are patched, and no tokens.
+_WRITE_WEIGHTS = ("CheckpointSave", "ModelSave", "CLIPSave")
+
+
+def weights_written_after(graph: Graph, node_id: str) -> list[str]:
+    """Which nodes of that kind get what a node gives, through any others."""
+    found, reached = [], {node_id}
+    fresh = reached
+    while fresh:
+        fresh = {
+            other
+            for other, node in graph.items()
+            if other not in reached
+            and any(
+                isinstance(i, (list, tuple)) and i and str(i[0]) in fresh for i in node["inputs"].values()
+            )
+        }
+        reached = reached | fresh
+        found += [graph[other]["class_type"] for other in fresh]
+    return sorted({kind for kind in found if kind in _WRITE_WEIGHTS})
+
+
 def concepts_to_come(graph: Graph, link: Any) -> list[Named] | None:
     """What the memory at a link will hold once the graph has run; None where that cannot be told."""
     node = graph.get(str(link[0])) if isinstance(link, (list, tuple)) and link else None

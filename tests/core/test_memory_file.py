@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from cns_core.atomic_write import write_atomically
-from cns_core.identity import ModelIdentity
+from cns_core.identity import ModelIdentity, sample_of
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import MemoryFileError, load_memory, save_memory
 from cns_core.methods.cns.change import CnsChange
@@ -47,7 +47,8 @@ def make(seed, concepts=2):
                 learned_at="2026-01-01T00:00:00+00:00",
             )
         )
-    return ConceptMemory(ModelIdentity("SD1", "ab" * 32), LAYOUT, tuple(found))
+    sample = sample_of([(torch.linspace(-1, 1, 100), torch.float16, 3)])
+    return ConceptMemory(ModelIdentity("SD1", "ab" * 32, sample), LAYOUT, tuple(found))
 
 
 @pytest.fixture
@@ -75,7 +76,8 @@ def rewrite(path, header, body):
 def test_round_trip_is_exact(saved):
     torch.manual_seed(1234)  # only what is stored can make this pass
     a, b = make(0), load_memory(saved)
-    assert a.digest() == b.digest() and a.base == b.base and a.layout == b.layout
+    assert a.digest() == b.digest() and str(a.base) == str(b.base) and a.layout == b.layout
+    assert a.base.sample.values.equal(b.base.sample.values) and a.base.same_as(b.base)
     for x, y in zip(a.concepts, b.concepts, strict=True):
         for field in ("name", "token", "class_word", "kind", "method", "settings", "learned_at"):
             assert getattr(x, field) == getattr(y, field)
@@ -273,3 +275,14 @@ def test_files_can_be_read_by_those_whom_the_umask_lets(tmp_path):
     (tmp_path / "m.safetensors").chmod(0o640)  # the owner's choice stays
     write_atomically(tmp_path / "m.safetensors", b"y")
     assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_of_before_has_no_sample_and_a_damaged_one_is_refused(saved):
+    with safe_open(saved, framework="pt") as file:
+        metadata, names = file.metadata(), file.keys()
+        rest = {name: file.get_tensor(name) for name in names if not name.startswith("base.")}
+    saved.write_bytes(save(rest, metadata))
+    assert load_memory(saved).base.sample is None
+    saved.write_bytes(save({**rest, "base.values": torch.zeros(3, 8).half()}, metadata))
+    with pytest.raises(MemoryFileError, match="damaged"):
+        load_memory(saved)

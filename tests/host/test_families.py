@@ -88,6 +88,8 @@ def test_a_concept_is_learned_and_drawn(family, comfy, method):
     class Encoder:
         """Stands in for a VAE: any latents of the right shape do here."""
 
+        patcher = model  # whose weights tell one VAE from another
+
         def encode(self, pixels):
             g = torch.Generator().manual_seed(int(pixels.shape[1]))
             return torch.randn(len(pixels), 4, pixels.shape[1] // 8, pixels.shape[2] // 8, generator=g)

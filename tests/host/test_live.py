@@ -67,6 +67,16 @@ def test_learn_then_add_then_draw(small, live_host, live_process):
     assert all(low < high for p in drawn for low, high in p.convert("RGB").getextrema())
 
 
+def test_a_checkpoint_saved_after_apply_is_said_to_lack_the_tokens(small, live_host, live_process):
+    graph = override(small("draw_concepts"), "LoadConceptMemory", file="panda.safetensors")
+    apply, loader = find_one(graph, "ApplyPersonalizedUNet"), find_one(graph, "CheckpointLoaderSimple")
+    parts = {"model": [apply, 0], "clip": [apply, 1], "vae": [loader, 2], "filename_prefix": "baked"}
+    outputs = live_host.run(keep_only(add(graph, "baked", "CheckpointSave", **parts), "baked"))
+    (saved,) = (live_process.base / "output").glob("baked*")
+    saved.unlink()
+    assert "CheckpointSave writes the weights" in texts(outputs) and "<my-panda>" in texts(outputs)
+
+
 def test_cancel_keeps_the_steps_and_the_same_graph_goes_on(small, live_host):
     graph = override(small("learn_concept", steps=8), "ContinualTrain", seed=77)
     graph = override(graph, "SaveConceptMemory", filename="cancelled")
