@@ -93,7 +93,13 @@ class TrainSettings:
     gradient_accumulation: int = whole(
         1, 1, 256, "Batches per optimizer step: a larger batch in the same memory.", rare=True
     )
-    seed: int = whole(0, 0, 2**64 - 1, "The same seed and settings give the same memory.")
+    seed: int = whole(
+        0,
+        0,
+        2**64 - 1,
+        "The same seed and settings give the same memory, on one machine with one number of threads; "
+        "elsewhere its numbers drift apart, while its likeness stays.",
+    )
     prior: str = choice(
         "image-free",
         tuple(PRIORS),
