@@ -129,14 +129,19 @@ class Concept:
 def make_token(name: str) -> str:
     """A token made from a concept's name: 'My dog' -> '<my-dog>', 'Café Müller' -> '<cafe-muller>'.
 
-    ValueError when no ASCII letter or digit is left (a name in Chinese, say): the user then writes a token.
+    ValueError when a letter or digit of it has no counterpart in ASCII (a name in Chinese, say), so that
+    other names might get the same one: the user then writes a token.
     """
     _check_name(name)
     stem = _token_stem(name)
-    if not stem:
+    lost = sorted({c for c in _plain(name) if unicodedata.category(c)[0] in "LN" and not c.isascii()})
+    if lost or not stem:
+        what = (
+            f"{', '.join(lost[:5])} cannot be written in a-z or 0-9" if lost else "it has no letter or digit"
+        )
         raise ValueError(
-            f"No token can be made from the name {name!r}: it has no letter or digit that maps to a-z or "
-            "0-9. Write a token yourself, for example <my-concept>."
+            f"No token can be made from the name {name!r}: {what}. "
+            "Write a token yourself, for example <my-concept>."
         )
     return f"<{stem}>"
 
@@ -181,9 +186,13 @@ def check_kind(kind: str) -> None:
 
 
 def _token_stem(text: str) -> str:
-    # casefold before NFKD: a sharp s has no decomposition, but folds to 'ss'.
-    plain = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode("ascii").lower()
+    plain = _plain(text).encode("ascii", "ignore").decode("ascii").lower()
     return re.sub(r"[^a-z0-9_-]+", "-", plain.replace("'", "")).strip("-_")
+
+
+def _plain(text: str) -> str:
+    # casefold before NFKD: a sharp s has no decomposition, but folds to 'ss'.
+    return unicodedata.normalize("NFKD", text.casefold())
 
 
 def _same_name(name: str) -> str:

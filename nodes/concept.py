@@ -144,11 +144,16 @@ class LoadConceptImages(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: list[str]) -> bool | str:
+    def validate_inputs(
+        cls, folder: list[str], name: Sequence[str | None] = (), token: Sequence[str | None] = ()
+    ) -> bool | str:
         try:
-            for name in folder:
-                if name != NO_FOLDER:
-                    list_images(paths.image_folder(name))
+            for place in folder:
+                if place != NO_FOLDER:
+                    list_images(paths.image_folder(place))
+            for named, written in zip(name, token, strict=False):
+                if named is not None and written is not None:  # else they come from another node
+                    _token(named, written)
         except ValueError as error:
             return str(error)
         return True
@@ -183,7 +188,7 @@ class LoadConceptImages(io.ComfyNode):
         mask_shows: str = SHOWS_REST,
         caption_file: str = _ONE_CAPTION,
     ) -> io.NodeOutput:
-        token = check_token(token) if token.strip() else make_token(name)
+        token = _token(name, token)
         rule = CaptionRule(
             caption_source, token, class_word, kind, caption, each_line=caption_file == _EACH_LINE
         )
@@ -217,6 +222,10 @@ class LoadConceptImages(io.ComfyNode):
         text = "\n".join(f"- {line}" for line in (*lines, *notes))  # the editor shows texts as Markdown
         sheet = thumbnails(built)
         return io.NodeOutput(concept, sheet, text, ui=ui.PreviewText(text))
+
+
+def _token(name: str, written: str) -> str:
+    return check_token(written) if written.strip() else make_token(name)
 
 
 def _captions(image: TrainingImage) -> str:

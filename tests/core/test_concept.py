@@ -155,8 +155,10 @@ def test_make_token(name: str, token: str) -> None:
     assert make_token(name) == token == check_token(token)
 
 
-@pytest.mark.parametrize("name", ["小狗", "🐶", "---", "!?"])
-def test_make_token_asks_for_a_token_when_nothing_is_left(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["小狗", "🐶", "---", "!?", "собака 2", "кошка 2", "Łukasz", "犬-3", "dog ٣"]
+)
+def test_make_token_asks_for_a_token_when_it_would_stand_for_other_names_too(name: str) -> None:
     with pytest.raises(ValueError, match="Write a token yourself"):
         make_token(name)
 

@@ -216,6 +216,15 @@ def test_a_folder_that_the_owner_has_linked_is_read(nodes, run, photos, tmp_path
         assert "outside" in nodes["LoadConceptImages"].validate_inputs(folder=[folder])
 
 
+def test_names_that_would_become_one_token_are_refused_when_queued(nodes, photos):
+    check = nodes["LoadConceptImages"].validate_inputs
+    refused = check(folder=["dog"], name=["собака 2"], token=[""])
+    assert isinstance(refused, str) and "Write a token yourself" in refused
+    assert check(folder=["dog"], name=["собака 2"], token=["<dog-2>"]) is True
+    assert check(folder=["dog"], name=["my dog"], token=[""]) is True
+    assert check(folder=["dog"], name=[None], token=[""]) is True  # a name from another node
+
+
 def test_reading_shows_progress_and_can_be_cancelled(comfy, run, photos, hook):
     seen = []
 
