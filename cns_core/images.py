@@ -189,7 +189,7 @@ def told_left_out(names: Sequence[str]) -> list[str]:
         return []
     heif = any(name.lower().endswith((".heic", ".heif", ".hif")) for name in names)
     advice = " HEIC is read once the package pillow-heif registers it, or save them as JPEG." if heif else ""
-    return [f"**Left out, for nothing here reads them: {_some(names, 12)}.**{advice}"]
+    return [f"Left out, for nothing here reads them: {_some(names, 12)}.{advice}"]
 
 
 def load_image(path: Path, most_pixels: int = MAX_PIXELS) -> tuple[Tensor, Tensor | None]:

@@ -117,7 +117,7 @@ class Protected:
         suffers = [name for name, share in effects.items() if share > _SUFFERS]
         if suffers:
             lines.append(
-                f"**{', '.join(suffers)} will look a little different.** A lower learning rate or a higher "
+                f"{', '.join(suffers)} will look a little different. A lower learning rate or a higher "
                 "guard keeps more of it as it was; the concept gets less likeness for it."
             )
         return lines

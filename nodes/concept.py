@@ -28,7 +28,6 @@ from .sockets import ConceptSocket, advanced, schema, takes_lists
 NO_FOLDER = "(none)"
 
 _ONE_CAPTION, _EACH_LINE = "one caption", "a caption a line"
-_SHOWN_CAPTIONS = 6  # of one picture; there are over 20 templates
 
 
 class LoadConceptImages(io.ComfyNode):
@@ -215,20 +214,23 @@ class LoadConceptImages(io.ComfyNode):
         lines = [
             f"`{concept.token}`: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"
         ]
-        # Of templates all pictures have the same ones; written captions are worth reading, each of them.
-        shown = built[:12] if caption_source == "templates" else built
-        lines += [f"{i.source}: {i.pixels.shape[1]} x {i.pixels.shape[0]}, {_captions(i)}" for i in shown]
-        lines += [f"... and {len(built) - len(shown)} more"] if len(built) > len(shown) else []
+        lines += _listed(built, written=caption_source != "templates")
         text = "\n".join(f"- {line}" for line in (*lines, *notes))  # the editor shows texts as Markdown
         sheet = thumbnails(built)
         return io.NodeOutput(concept, sheet, text, ui=ui.PreviewText(text))
 
 
+def _listed(images: Sequence[TrainingImage], written: bool) -> list[str]:
+    """A line for each picture. Of templates all have the same ones; written captions are worth reading, each
+    of them.
+    """
+    shown = images if written else images[:12]
+    lines = []
+    for image in shown:
+        captions = " / ".join(f"`{c}`" for c in (image.captions if written else image.captions[:1]))
+        lines.append(f"{image.source}: {image.pixels.shape[1]} x {image.pixels.shape[0]}, {captions}")
+    return [*lines, f"... and {len(images) - len(shown)} more"] if len(images) > len(shown) else lines
+
+
 def _token(name: str, written: str) -> str:
     return check_token(written) if written.strip() else make_token(name)
-
-
-def _captions(image: TrainingImage) -> str:
-    shown = " / ".join(f"`{caption}`" for caption in image.captions[:_SHOWN_CAPTIONS])
-    more = len(image.captions) - _SHOWN_CAPTIONS
-    return f"{shown} and {more} more wordings" if more > 0 else shown

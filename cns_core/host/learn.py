@@ -191,7 +191,7 @@ class LearningRun:
             self.run.finish(memory)
         except OSError as error:  # the memory itself is whole, and goes on to the nodes that wait for it
             notes.append(
-                f"**The result could not be kept for the next time:** {error} Save it with Save Concept "
+                f"The result could not be kept for the next time: {error} Save it with Save Concept "
                 "Memory: once ComfyUI is closed, nothing else holds it."
             )
         return Learned(memory, notes)

@@ -5,7 +5,7 @@ import torch
 
 from cns_core.priors import PRIORS, NoisedBatch
 from cns_core.schedule import NoiseLevels
-from cns_core.settings import TrainSettings
+from cns_core.settings import TrainSettings, described
 from cns_core.text_features import TextFeatures
 
 PICTURES = torch.rand(2, 8, 8, 3)
@@ -75,3 +75,8 @@ def test_given_class_images_have_to_be_there_and_only_then():
 def test_a_weight_of_0_is_no_prior():
     assert TrainSettings(prior="drawn class images", prior_weight=0.0).chosen_prior() is PRIORS["none"]
     assert TrainSettings().chosen_prior() is PRIORS["image-free"]
+
+
+def test_the_help_names_every_prior():
+    help_text = described(TrainSettings)["prior"][1].help
+    assert all(name in help_text for name in PRIORS)

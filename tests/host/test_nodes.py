@@ -225,6 +225,18 @@ def test_names_that_would_become_one_token_are_refused_when_queued(nodes, photos
     assert check(folder=["dog"], name=[None], token=[""]) is True  # a name from another node
 
 
+def test_every_caption_of_a_file_is_shown(run, host_base):
+    place = host_base / "input" / "captioned"
+    place.mkdir(exist_ok=True)
+    Image.new("RGB", (64, 64)).save(place / "a.png")
+    (place / "a.txt").write_text("a dog in snow\na dog at night\n", encoding="utf-8")
+    given = {"name": "dog", "class_word": "dog", "folder": "captioned", "resolution": 64}
+    text = run("LoadConceptImages", **given, caption_source="txt files")[2]
+    assert "`a <dog> in snow a dog at night`" in text
+    text = run("LoadConceptImages", **given, caption_source="txt files", caption_file="a caption a line")[2]
+    assert "`a <dog> in snow` / `a <dog> at night`" in text
+
+
 def test_reading_shows_progress_and_can_be_cancelled(comfy, run, photos, hook):
     seen = []
 

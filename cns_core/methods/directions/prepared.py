@@ -76,7 +76,7 @@ class Guarded:
         lines += self.protected.told(change.answers.float() @ change.directions)
         if not gains or gains[0] < _CLEAR_GAIN:
             lines.append(
-                "**The token's captions are hardly apart from the class word's.** Give it more steps or a "
+                "The token's captions are hardly apart from the class word's. Give it more steps or a "
                 "higher token_lr, or a class word that is farther from what it shows."
             )
         return "\n".join(f"- {line}" for line in lines)
