@@ -23,7 +23,7 @@ class Progress:
     """
 
     def __init__(self, steps: int) -> None:
-        self._steps = steps
+        self._steps, self._done = steps, 0
         self._bar = comfy.utils.ProgressBar(steps)
 
     def __enter__(self) -> Progress:
@@ -33,10 +33,10 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._bar.update_absolute(self._steps, self._steps)
+            self._show(self._steps, self._steps, None)
 
     def step(self, report: StepReport, picture: Tensor | None) -> None:
-        self._bar.update_absolute(report.step, report.steps, _as_preview(picture))
+        self._show(report.step, report.steps, picture)
         if report.step % _LOG_EVERY == 0 or report.step == report.steps:
             losses = ", ".join(f"{name} {value:.3g}" for name, value in report.losses.items())
             norms = ", ".join(f"{name} {value:.2e}" for name, value in report.gradient_norms.items())
@@ -48,8 +48,14 @@ class Progress:
 
     def phase(self, done: int, total: int, picture: Tensor | None = None) -> None:
         """Preparations before step 1."""
-        self._bar.update_absolute(done, total, _as_preview(picture))
+        self._show(done, total, picture)
         management.throw_exception_if_processing_interrupted()
+
+    def _show(self, done: int, total: int, picture: Tensor | None) -> None:
+        if done < self._done:  # newer hosts show nothing that is behind what a bar has shown before
+            self._bar = comfy.utils.ProgressBar(total)
+        self._done = done
+        self._bar.update_absolute(done, total, _as_preview(picture))
 
 
 def _as_preview(picture: Tensor | None) -> Any:
