@@ -27,10 +27,7 @@ _NEURONS, _DIRECTIONS = _METHODS[NEURONS].Selection, _METHODS[DIRECTIONS].Select
 class SelectConceptNeurons(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        # The node shows them in this order, and where it folds nothing away all of them: what is for the
-        # default comes first.
-        names = ("select_by", "budget_percent", "top_percent", "tokens", "calibration_prompts", "score")
-        rare = [f.name for f in fields(_DIRECTIONS) if f.name != "keep"]
+        names = ("select_by", "budget_percent", "top_percent", "tokens", "calibration_prompts")
         return schema(
             node_id="SelectConceptNeurons",
             display_name="Select Concept Neurons",
@@ -40,12 +37,14 @@ class SelectConceptNeurons(io.ComfyNode):
                 io.Model.Input("model", tooltip="The checkpoint's MODEL, without a memory applied."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 ConceptSocket.Input("concept", tooltip="From Load Concept Images."),
+                *sockets_of(_NEURONS, names, prefix="For neurons. "),
                 MemorySocket.Input(
                     "memory",
                     optional=True,
                     tooltip="What was learned before: directions leave it alone, and the picture shows how "
                     "far it would be touched. The same memory as Continual Train's.",
                 ),
+                *sockets_of(_NEURONS, ["score"], prefix="For neurons. ", optional=True),
                 io.Combo.Input(
                     "what_may_move",
                     options=list(_METHODS),
@@ -55,9 +54,7 @@ class SelectConceptNeurons(io.ComfyNode):
                     "speaks, so that nothing else changes. neurons: the paper's, few entries of K/V. "
                     "guarded neurons: these, held still where something else would hear them.",
                 ),
-                *sockets_of(_DIRECTIONS, ["keep"], optional=True),
-                *sockets_of(_NEURONS, names, prefix="For neurons. ", optional=True),
-                *sockets_of(_DIRECTIONS, rare, prefix="For directions. ", optional=True),
+                *sockets_of(_DIRECTIONS, [f.name for f in fields(_DIRECTIONS)], optional=True),
             ],
             outputs=[
                 NeuronsSocket.Output("neurons", display_name="neurons"),

@@ -26,10 +26,8 @@ _AUTOMATIC = "automatic"
 class ContinualTrain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        # The node shows them in this order, and where it folds nothing away all of them: what is seldom
-        # changed comes last.
-        rare = ("gradient_accumulation", "lr_schedule", "warmup_steps", "min_snr_gamma", "class_image_count")
-        rare_of_directions = ("directions", "least_gain", "guard", "token_first", "token_after", "moves")
+        rare = ("gradient_accumulation", "lr_schedule", "warmup_steps", "min_snr_gamma", "masked_loss")
+        rare_of_directions = ("directions", "guard", "token_first", "token_after", "moves")
         return schema(
             node_id="ContinualTrain",
             display_name="Continual Train",
@@ -46,7 +44,9 @@ class ContinualTrain(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 ConceptSocket.Input("concept", tooltip="From Load Concept Images."),
                 NeuronsSocket.Input("neurons", tooltip="From Select Concept Neurons, for this concept."),
-                *sockets_of(TrainSettings, ["steps", "token_lr", "batch_size", "seed"]),
+                *sockets_of(TrainSettings, ["steps"]),
+                *sockets_of(_NEURONS, ["neuron_lr"], prefix="For neurons. "),
+                *sockets_of(TrainSettings, ["token_lr", "batch_size", "seed"]),
                 io.Combo.Input(
                     "prior",
                     options=[_AUTOMATIC, *PRIORS],
@@ -68,6 +68,8 @@ class ContinualTrain(io.ComfyNode):
                     max=100_000,
                     tooltip="Steps between previews; 0 draws none.",
                 ),
+                *sockets_of(_NEURONS, ["keep_earlier", "keep_base"], prefix="For neurons. "),
+                *sockets_of(TrainSettings, [*rare, "class_image_count"]),
                 MemorySocket.Input(
                     "memory", optional=True, tooltip="What was learned before. Unplugged: start a new memory."
                 ),
@@ -76,11 +78,12 @@ class ContinualTrain(io.ComfyNode):
                     optional=True,
                     tooltip="For 'given class images': ordinary pictures of the class.",
                 ),
-                *sockets_of(_DIRECTIONS, ["direction_lr"], prefix="For directions. ", optional=True),
-                *sockets_of(_NEURONS, ["neuron_lr"], prefix="For neurons. ", optional=True),
-                *sockets_of(TrainSettings, ["masked_loss", *rare], optional=True),
-                *sockets_of(_DIRECTIONS, rare_of_directions, prefix="For directions. ", optional=True),
-                *sockets_of(_NEURONS, ["keep_earlier", "keep_base"], prefix="For neurons. ", optional=True),
+                *sockets_of(
+                    _DIRECTIONS,
+                    ["least_gain", "direction_lr", *rare_of_directions],
+                    prefix="For directions. ",
+                    optional=True,
+                ),
             ],
             outputs=[
                 MemorySocket.Output("learned", display_name="memory"),

@@ -129,15 +129,6 @@ def test_rarely_used_inputs_are_marked_advanced(nodes):
     assert info["keep_earlier"][1]["advanced"] is True and "advanced" not in info["steps"][1]
 
 
-@pytest.mark.parametrize("node_id", ["SelectConceptNeurons", "ContinualTrain"])
-def test_what_is_seldom_changed_comes_last(nodes, node_id):
-    """Older editors fold nothing away, so that the first screenful has to suffice."""
-    known = nodes[node_id].INPUT_TYPES()
-    marks = ["advanced" in socket[1] for part in ("required", "optional") for socket in known[part].values()]
-    rare = marks.index(True)
-    assert not any(marks[:rare]) and sum(not mark for mark in marks[rare:]) == 0
-
-
 def test_the_memory_folder_is_registered_and_a_users_own_place_survives(pack, nodes, comfy):
     import folder_paths
     from ComfyUI_CNS.cns_core.host.paths import register_memory_folder
