@@ -1,30 +1,73 @@
-"""A file is either wholly there or not at all: write beside it, flush to disk, rename over."""
+"""A file is either wholly there or not at all: write beside it, flush to disk, rename over.
+
+One writer at a time in a folder, whatever program it belongs to.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 # Read where only one thread runs: the umask cannot be read without being set for a moment.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+LOCK_NAME = ".cns.lock"
+_PATIENCE = 60.0  # seconds; the largest file takes a few
+# What a writer that was killed has left; the second kind is that of earlier versions.
+_LEFTOVER = re.compile(r"\..+\.cns-part|\..+\.(safetensors|json)\.[a-z0-9_]{8}")
+# One lock object for a folder, so that whoever holds it may take it again.
+_LOCKS: dict[Path, FileLock] = {}
+_GUARD = threading.Lock()
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep every other process and thread that writes by this module out of a folder, which is made where it
+    is missing. The operating system frees the lock of a process that dies. What writers that were killed
+    have left there is removed.
+
+    OSError when the folder cannot be written, or another writer does not come to an end.
+    """
+    folder = Path(os.path.realpath(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _GUARD:
+        lock = _LOCKS.setdefault(folder, FileLock(folder / LOCK_NAME))
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise OSError(
+            error.errno,
+            f"Another program has been writing in {folder} for {_PATIENCE:.0f} s. Wait until it is done, or "
+            "end it, then queue again.",
+        ) from error
+    except NotImplementedError:
+        logging.warning(
+            f"CNS: the file system of {folder} knows no locks; let one program at a time write there."
+        )
+        yield
+        return
+    try:
+        _remove_leftovers(folder)
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` to `path`. On any failure (disk full, no permission) the old file stays and OSError
     says what to do.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            os.chmod(temporary, _ordinary_mode(path))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with only_writer(path.parent):
+            _replace(path, content)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -32,9 +75,29 @@ def write_atomically(path: Path, content: bytes) -> None:
             "Whatever stood there before is untouched. Free some space or choose another folder, then queue "
             "again.",
         ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".cns-part", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            os.chmod(temporary, _ordinary_mode(path))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if _LEFTOVER.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
+            entry.unlink(missing_ok=True)
 
 
 def _ordinary_mode(path: Path) -> int:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .concept import check_kind, check_token
+from .values import shown
 
 CAPTION_SOURCES = ("templates", "txt files", "own text")
 CALIBRATION_COUNT = 128
+MAX_CAPTION = 2_000  # characters; three passes of a text encoder hold no more
 _ENDINGS = (".txt", ".TXT", ".Txt", ".caption")
 _CALIBRATION_FILE = Path(__file__).with_name("calibration_prompts.txt")
 
@@ -133,6 +135,11 @@ def caption_from_text(text: str, token: str, class_word: str) -> str:
     ValueError if text is empty.
     """
     token = check_token(token)
+    if len(text) > MAX_CAPTION - 200:  # the token comes in
+        raise ValueError(
+            f"The caption has {len(text):,} characters, expected at most {MAX_CAPTION - 200:,}: "
+            f"{shown(text)}. Shorten it."
+        )
     caption = " ".join(text.split())
     if not caption:
         raise ValueError(

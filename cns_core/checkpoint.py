@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .atomic_write import write_atomically
+from .tensor_file import TensorFileError, read_json, read_tensors
 from .tokens import TokenVectors
 
-_VERSION = 2
+_VERSION = 3
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or of another run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,23 +75,31 @@ def save_state(path: Path, state: TrainerState, key: str) -> None:
     tensors |= {f"adaptation.{n}": v for n, v in state.adaptation.items()}
     tensors |= {f"token.{n}": v for n, v in state.token_vectors.items()}
     tensors |= {f"optimizer.{n}": v for n, v in state.optimizer.items()}
-    about = {"version": _VERSION, "key": key, "losses": list(state.losses)}
+    about = {"version": _VERSION, "key": key, "losses": list(state.losses), "sha256": _digest(tensors)}
     write_atomically(path, save(tensors, {"cns_checkpoint": json.dumps(about)}))
 
 
 def load_state(path: Path, key: str) -> TrainerState:
-    """Read a checkpoint of the run `key`. ValueError when it is damaged or of another run."""
+    """Read a checkpoint of the run `key`. CheckpointError when it is damaged or of another run."""
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("cns_checkpoint", "{}"))
-            if (about.get("version"), about.get("key")) != (_VERSION, key):
-                raise ValueError(f"{path.name} is no checkpoint of this run; delete it to start anew.")
-            names = file.keys()  # a safe_open itself cannot be iterated
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"The checkpoint {path.name} is damaged ({error}); delete it to start anew."
-        ) from error
+        file = read_tensors(path)
+        about = read_json(file.metadata.get("cns_checkpoint", "{}"))
+        if not isinstance(about, dict) or (about.get("version"), about.get("key")) != (_VERSION, key):
+            raise CheckpointError(f"{path.name} is no checkpoint of this run.")
+        if about.get("sha256") != _digest(file.tensors):
+            raise CheckpointError(f"{path.name} is not as it was written.")
+        return _state(file.tensors, about["losses"])
+    except CheckpointError:
+        raise
+    except (TensorFileError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name} is damaged ({type(error).__name__}: {error}).") from error
+
+
+def _state(tensors: Mapping[str, Tensor], losses: Sequence[str]) -> TrainerState:
+    """ValueError or KeyError when something is missing or not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"some of {name} are not finite")
 
     def below(prefix: str) -> dict[str, Tensor]:
         return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
@@ -96,5 +109,27 @@ def load_state(path: Path, key: str) -> TrainerState:
         token_vectors=below("token."),
         optimizer=below("optimizer."),
         generator=tensors["generator"],
-        losses={n: tuple(row) for n, row in zip(about["losses"], tensors["losses"].tolist(), strict=True)},
+        losses={n: tuple(row) for n, row in zip(losses, tensors["losses"].tolist(), strict=True)},
     )
+
+
+def check_alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+    """CheckpointError unless both hold tensors of the same names, types and shapes."""
+    seen, wanted = (
+        {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+        for tensors in (found, expected)
+    )
+    if wrong := sorted(name for name in {*seen, *wanted} if seen.get(name) != wanted.get(name)):
+        name = wrong[0]
+        raise CheckpointError(
+            f"The checkpoint belongs to another run: of {what}, {name} is {seen.get(name, 'missing')}, "
+            f"expected {wanted.get(name, 'nothing')}."
+        )
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from .method import Taught
+from .values import odd_character, shown
 
 KINDS = ("subject", "style", "scene")
-_MOST_CAPTIONS = 64  # that tell of a concept
+MAX_CAPTIONS = 64  # that tell of a concept in a memory
 MAX_NAME_LENGTH = 64
 BUCKET_STEP = 64  # pixels; eight latent cells, so that the U-Net's three halvings come out even
 _TOKEN = re.compile(r"<[a-z0-9][a-z0-9_-]*>")
@@ -65,16 +66,12 @@ class Concept:
     images: tuple[TrainingImage, ...]
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         if check_token(self.token) != self.token:
             raise ValueError(
                 f"Token {self.token!r} is not normalised. Pass {check_token(self.token)!r} instead."
             )
-        if not self.class_word.strip() or "<" in self.class_word or ">" in self.class_word:
-            raise ValueError(
-                f"Class word {self.class_word!r} of concept {self.name!r}: expected an ordinary word such as "
-                "'dog', without < or >. Write what kind of thing the concept is."
-            )
+        check_class_word(self.class_word)
         check_kind(self.kind)
         if not self.images:
             raise ValueError(
@@ -102,7 +99,7 @@ class Concept:
     def taught(self) -> Taught:
         """What prompts tell of it: each of its captions once, spread over all where there are many."""
         captions = list(dict.fromkeys(c for image in self.images for c in image.captions))
-        few = captions[:: -(-len(captions) // _MOST_CAPTIONS)]
+        few = captions[:: -(-len(captions) // MAX_CAPTIONS)]
         return Taught(self.token, self.class_word, tuple(few))
 
     def digest(self) -> str:
@@ -132,7 +129,7 @@ def make_token(name: str) -> str:
     ValueError when a letter or digit of it has no counterpart in ASCII (a name in Chinese, say), so that
     other names might get the same one: the user then writes a token.
     """
-    _check_name(name)
+    check_name(name)
     stem = _token_stem(name)
     lost = sorted({c for c in _plain(name) if unicodedata.category(c)[0] in "LN" and not c.isascii()})
     if lost or not stem:
@@ -167,7 +164,7 @@ def check_token(token: str) -> str:
 def check_free(token: str, name: str, taken: Iterable[tuple[str, str]]) -> None:
     """ValueError when a (name, token) pair in `taken` already has this name, in any case, or this token."""
     for other_name, other_token in taken:
-        if _same_name(other_name) == _same_name(name):
+        if same_name(other_name) == same_name(name):
             raise ValueError(
                 f"A concept named {other_name!r} has been learned already (token {other_token}). "
                 f"Give the new concept a name other than {name!r}."
@@ -195,11 +192,13 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKD", text.casefold())
 
 
-def _same_name(name: str) -> str:
+def same_name(name: str) -> str:
+    """A text that is equal for names that people would call the same."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """ValueError unless a concept may be named so."""
     if not name.strip():
         raise ValueError(f"The concept's name is empty ({name!r}). Give it a name such as 'my dog'.")
     if len(name) > MAX_NAME_LENGTH:
@@ -207,13 +206,20 @@ def _check_name(name: str) -> None:
             f"The concept's name has {len(name)} characters, expected at most {MAX_NAME_LENGTH}. Shorten it: "
             f"{name[:20]!r}..."
         )
-    for character in name:
-        # Surrogates cannot be written as UTF-8; line and paragraph separators break lists of names.
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            raise ValueError(
-                f"The concept's name {name!r} contains the control character U+{ord(character):04X}, "
-                "expected printable text on one line. Remove it."
-            )
+    if (odd := odd_character(name)) is not None:
+        raise ValueError(
+            f"The concept's name {name!r} contains the control character {odd}, expected printable text on "
+            "one line. Remove it."
+        )
+
+
+def check_class_word(word: str) -> None:
+    """ValueError unless a token may start from this word, as far as that can be told without a tokenizer."""
+    if not word.strip() or "<" in word or ">" in word or len(word) > MAX_NAME_LENGTH or odd_character(word):
+        raise ValueError(
+            f"Class word {shown(word)}: expected an ordinary word such as 'dog', without < or >, of at most "
+            f"{MAX_NAME_LENGTH} characters. Write what kind of thing the concept is."
+        )
 
 
 def _check_unit_range(source: str, what: str, tensor: Tensor) -> None:

@@ -39,6 +39,10 @@ class Sample:
     @classmethod
     def read(cls, tensors: Mapping[str, Tensor]) -> Sample:
         """From what a file keeps of it. ValueError for other tensors than `tensors` gives."""
+        if set(tensors) != set(cls.NAMES):
+            raise ValueError(
+                f"the sample of the base model has {sorted(tensors)}; expected {list(cls.NAMES)}"
+            )
         values, rounding = (tensors[name] for name in cls.NAMES)
         fit = values.ndim == 2 and values.shape[1] == ROW and values.shape == rounding.shape
         if not fit or (values.dtype, rounding.dtype) != (torch.float16, torch.int8):
@@ -46,6 +50,8 @@ class Sample:
                 f"the sample of the base model is {values.dtype} {list(values.shape)} and {rounding.dtype} "
                 f"{list(rounding.shape)}; expected float16 and int8 [any, {ROW}]"
             )
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("some of the sample of the base model are not finite")
         return cls(values, rounding)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .concept import same_name
 from .identity import ModelIdentity
 from .method import Change, Taught
 from .projections import ProjectionLayout
@@ -45,6 +46,16 @@ class LearnedConcept:
     settings: dict[str, Any]
     losses: dict[str, Tensor]
     learned_at: str
+
+    def digest(self) -> str:
+        """sha256 over everything that decides what is drawn."""
+        words = [self.name, self.token, self.class_word, self.kind, self.method, *self.captions]
+        digest = hashlib.sha256("\0".join(words).encode())
+        for name, tensor in sorted(self.change.tensors().items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        for encoder in sorted(self.token_vectors):
+            digest.update(encoder.encode() + self.token_vectors[encoder].float().numpy().tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +90,7 @@ class ConceptMemory:
             if concept.change.layout != self.layout:
                 raise ValueError(f"Concept {concept.name!r} was learned on another model than its memory's.")
         for what, taken in (
-            ("name", [c.name.lower() for c in self.concepts]),
+            ("name", [same_name(c.name) for c in self.concepts]),
             ("token", [c.token for c in self.concepts]),
         ):
             if len(set(taken)) != len(taken):
@@ -220,14 +231,8 @@ class ConceptMemory:
 
     def digest(self) -> str:
         """sha256 over everything that decides what is drawn."""
-        digest = hashlib.sha256(self.base.fingerprint.encode())
-        for c in self.concepts:
-            digest.update("\0".join([c.name, c.token, c.class_word, c.kind, c.method, *c.captions]).encode())
-            for name, tensor in sorted(c.change.tensors().items()):
-                digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-            for encoder in sorted(c.token_vectors):
-                digest.update(encoder.encode() + c.token_vectors[encoder].float().numpy().tobytes())
-        return digest.hexdigest()
+        parts = [self.base.fingerprint, *(concept.digest() for concept in self.concepts)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def summary(self) -> str:
         """One line per concept, for people."""

@@ -11,32 +11,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
-from .atomic_write import write_atomically
-from .captions import template_captions
-from .concept import KINDS, check_token
+from .atomic_write import only_writer, write_atomically
 from .families import FAMILIES
 from .identity import ModelIdentity, Sample
+from .manifest import ConceptEntry, Manifest, read_manifest
 from .memory import ConceptMemory, LearnedConcept
 from .methods import METHODS
 from .projections import ProjectionLayout
+from .tensor_file import TensorFileError, read_tensors
+from .values import shown
 
-FORMAT_VERSION = 2
-# A header is a few kilobytes per concept; anything near this is not one of ours.
-_MAX_HEADER = 8 * 2**20
-_MAX_ENTRIES = 2**32
-_MANIFEST_KEYS = {"version", "base", "projections", "concepts"}
-_CONCEPT_KEYS = {
-    *("name", "token", "class_word", "kind", "captions", "method"),
-    *("settings", "losses", "learned_at", "encoders"),
-}
+_OF_CONCEPT = re.compile(r"concepts\.(0|[1-9][0-9]{0,5})\.(.+)")
+_OLD_TENSORS = ("mask", "values")  # of the one method that version 1 knew
 
 Tensors = dict[str, torch.Tensor]
 
@@ -61,32 +54,64 @@ def save_memory(path: Path, memory: ConceptMemory) -> None:
     write_atomically(path, save(tensors, _metadata(path, memory)))
 
 
+def update_memory(path: Path, memory: ConceptMemory, replace: bool) -> None:
+    """Save, and see to it that nothing is lost: no other program writes there between look and writing.
+
+    replace: concepts of the file that the memory does not hold may go.
+
+    Raises:
+        ValueError: the file holds other concepts, and they may not go.
+        OSError: as from `save_memory`.
+    """
+    with only_writer(path.parent):
+        if path.exists() and not replace:
+            check_keeps(load_memory(path), memory, path.name)
+        save_memory(path, memory)
+
+
+def check_keeps(old: ConceptMemory, new: ConceptMemory, filename: str) -> None:
+    """ValueError when a memory, saved over an old one, would lose a concept of it: also one that was learned
+    anew under the same name.
+    """
+    kept = {concept.digest() for concept in new.concepts}
+    lost = [c for c in old.concepts if c.digest() not in kept]
+    if lost or not old.base.same_as(new.base):
+        raise ValueError(told_lost(filename, old, [c.name for c in lost if c.name in new.names()]))
+
+
+def told_lost(filename: str, old: ConceptMemory, learned_anew: Sequence[str], how: str = "") -> str:
+    """What to say when saving would lose concepts of a file; how: they were learned, in brackets."""
+    anew = f"; {', '.join(learned_anew)} would be another one of the same name{how}" if learned_anew else ""
+    return (
+        f"{filename} already holds other concepts ({', '.join(old.names()) or 'none'}, on {old.base}), "
+        f"which this memory does not contain{anew}. "
+        "Choose another filename, or switch overwrite on to replace it."
+    )
+
+
 def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
-    manifest = {
-        "version": FORMAT_VERSION,
-        "base": {"family": memory.base.family, "fingerprint": memory.base.fingerprint},
-        "projections": [[name, *shape] for name, shape, _ in memory.layout.slices()],
-        "concepts": [
-            {
-                "name": c.name,
-                "token": c.token,
-                "class_word": c.class_word,
-                "kind": c.kind,
-                "captions": list(c.captions),
-                "method": c.method,
-                "settings": c.settings,
-                "losses": list(c.losses),
-                "learned_at": c.learned_at,
-                "encoders": sorted(c.token_vectors),
-            }
-            for c in memory.concepts
-        ],
-    }
+    entries = [
+        ConceptEntry(
+            name=c.name,
+            token=c.token,
+            class_word=c.class_word,
+            kind=c.kind,
+            captions=c.captions,
+            method=c.method,
+            settings=c.settings,
+            losses=tuple(c.losses),
+            learned_at=c.learned_at,
+            encoders=tuple(sorted(c.token_vectors)),
+        )
+        for c in memory.concepts
+    ]
+    manifest = Manifest(memory.base.family, memory.base.fingerprint, memory.layout, tuple(entries))
     name = memory.base.family
     family = FAMILIES.get(name)
     return {
         "format": "pt",
-        "cns_manifest": json.dumps(manifest),
+        "cns_manifest": manifest.as_json(),
+        "cns_digest": memory.digest(),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": path.stem,
         "modelspec.architecture": f"{family.architecture if family else name}/concept-memory",
@@ -104,176 +129,101 @@ def load_memory(path: Path) -> ConceptMemory:
     is ever executed.
     """
     try:
-        content = _read(path)
-        tensors = load(content)
-        manifest = _manifest(path, content)
-        if manifest["version"] == 1:
-            _upgrade_from_1(manifest, tensors)
-        _check_keys(path, manifest)
-        layout = _layout(path, manifest)
-        base = _base(path, tensors, manifest["base"])
-        concepts = [_concept(path, tensors, layout, i, e) for i, e in enumerate(manifest["concepts"])]
-        if tensors:
-            raise MemoryFileError(f"{path.name} holds unexpected tensors: {', '.join(sorted(tensors)[:5])}.")
-        return ConceptMemory(base, layout, tuple(concepts))
-    except MemoryFileError:
-        raise
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise MemoryFileError(
-            f"{path.name} is damaged or no concept memory: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _read(path: Path) -> bytes:
-    """The file, once its own account of its header has been found credible."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            raise MemoryFileError(
-                f"{path.name} is empty or truncated ({size} bytes); it is no concept memory."
-            )
-        (length,) = struct.unpack("<Q", start)
-        if length > size - 8:
-            raise MemoryFileError(
-                f"{path.name} is truncated or not a safetensors file: "
-                f"header of {length} bytes, file of {size}."
-            )
-        if length > _MAX_HEADER:
-            raise MemoryFileError(
-                f"{path.name} has a header of {length:,} bytes; "
-                f"a concept memory's stays below {_MAX_HEADER:,}."
-            )
-        return start + file.read()
-
-
-def _manifest(path: Path, content: bytes) -> dict[str, Any]:
-    """The manifest of a file that the safetensors library has read without complaint."""
-    (length,) = struct.unpack("<Q", content[:8])
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    if "cns_manifest" not in metadata:
+        file = read_tensors(path)
+    except TensorFileError as error:
+        raise MemoryFileError(f"{error} It is no concept memory.") from error
+    if "cns_manifest" not in file.metadata:
         raise MemoryFileError(
             f"{path.name} is a safetensors file but no concept memory (a LoRA or a checkpoint, perhaps). "
             "Load it with the node for its kind; concept memories come from SaveConceptMemory."
         )
-    manifest = json.loads(metadata["cns_manifest"])
-    version = manifest.get("version") if isinstance(manifest, dict) else None
-    if version not in (1, FORMAT_VERSION):
-        raise MemoryFileError(
-            f"{path.name} has format version {version}; this pack reads up to version {FORMAT_VERSION}. "
-            "Update the pack."
-        )
-    return dict(manifest)
+    try:
+        manifest, version = read_manifest(file.metadata["cns_manifest"])
+        memory = _memory(manifest, dict(file.tensors), version)
+        # Files of before have no digest.
+        if file.metadata.get("cns_digest", digest := memory.digest()) != digest:
+            raise ValueError("its tensors are not those that were written")
+    except ValueError as error:
+        raise MemoryFileError(f"{path.name} is damaged or no concept memory: {error}.") from error
+    return memory
 
 
-def _upgrade_from_1(manifest: dict[str, Any], tensors: Tensors) -> None:
-    """Version 1 knew one method and three losses, and named their tensors without a word for either."""
-    for i, entry in enumerate(manifest["concepts"]):
-        del entry["neurons"]
-        entry |= {"method": "cns", "losses": ["diffusion", "prior", "L_reg"]}
-        for name in ("mask", "values"):
-            tensors[f"concepts.{i}.change.{name}"] = tensors.pop(f"concepts.{i}.{name}")
+def _memory(manifest: Manifest, tensors: Tensors, version: int) -> ConceptMemory:
+    """ValueError for tensors that are not those of the manifest."""
+    base = _base(tensors, manifest)
+    of_concepts = _by_concept(tensors, len(manifest.concepts))
+    concepts = []
+    for number, (entry, own) in enumerate(zip(manifest.concepts, of_concepts, strict=True), 1):
+        if version == 1:
+            own = {f"change.{name}" if name in _OLD_TENSORS else name: t for name, t in own.items()}
+        try:
+            concepts.append(_concept(own, manifest.layout, entry))
+        except ValueError as error:
+            raise ValueError(f"concept {number}, {entry.name!r}: {error}") from error
+    return ConceptMemory(base, manifest.layout, tuple(concepts))
 
 
-def _check_keys(path: Path, manifest: dict[str, Any]) -> None:
-    if unknown := sorted(set(manifest) - _MANIFEST_KEYS):
-        raise MemoryFileError(f"{path.name} has unknown manifest keys: {', '.join(unknown)}.")
-    for i, entry in enumerate(manifest["concepts"], 1):
-        if not isinstance(entry, dict) or set(entry) | {"captions"} != _CONCEPT_KEYS:
-            raise MemoryFileError(
-                f"{path.name}: concept {i} has the manifest keys {sorted(entry)}; expected "
-                f"{sorted(_CONCEPT_KEYS)}."
-            )
+def _by_concept(tensors: Tensors, count: int) -> list[Tensors]:
+    """Each concept's tensors, by what comes after its number."""
+    found: list[Tensors] = [{} for _ in range(count)]
+    for name, tensor in tensors.items():
+        match = _OF_CONCEPT.fullmatch(name)
+        if match is None or int(match[1]) >= count:
+            raise ValueError(f"it holds unexpected tensors such as {shown(name)}")
+        found[int(match[1])][match[2]] = tensor
+    return found
 
 
-def _layout(path: Path, manifest: dict[str, Any]) -> ProjectionLayout:
-    rows = manifest["projections"]
-    if any(not isinstance(n, int) or n < 1 for row in rows for n in row[1:]):
-        raise MemoryFileError(f"{path.name} lists projections of impossible shape.")
-    layout = ProjectionLayout(tuple(str(r[0]) for r in rows), tuple((r[1], r[2]) for r in rows))
-    if not 0 < layout.total <= _MAX_ENTRIES:
-        raise MemoryFileError(
-            f"{path.name} claims {layout.total:,} K/V entries; no supported model has that many."
-        )
-    return layout
-
-
-def _base(path: Path, tensors: Tensors, about: dict[str, Any]) -> ModelIdentity:
+def _base(tensors: Tensors, manifest: Manifest) -> ModelIdentity:
     """What the memory was made on; what it takes of the tensors is removed from them."""
     found = {name: tensors.pop(f"base.{name}") for name in Sample.NAMES if f"base.{name}" in tensors}
-    sample = None  # files of before
-    if found:
-        try:
-            sample = Sample.read(found)
-        except ValueError as error:
-            raise MemoryFileError(f"{path.name} is damaged: {error}.") from error
-    return ModelIdentity(str(about["family"]), str(about["fingerprint"]), sample)
+    sample = Sample.read(found) if found else None  # files of before have none
+    return ModelIdentity(manifest.family, manifest.fingerprint, sample)
 
 
-def _concept(
-    path: Path, tensors: Tensors, layout: ProjectionLayout, i: int, entry: dict[str, Any]
-) -> LearnedConcept:
-    """One concept; what it takes of the tensors is removed from them."""
-    where = f"{path.name}: concept {i + 1}"
-    if entry["kind"] not in KINDS or not entry["name"] or not entry["class_word"]:
-        raise MemoryFileError(f"{where} has an impossible name, class word or kind ({entry['kind']!r}).")
-    if entry["method"] not in METHODS:
-        raise MemoryFileError(
-            f"{where} was learned by the method {entry['method']!r}; this pack knows {', '.join(METHODS)}. "
-            "Update the pack."
+def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) -> LearnedConcept:
+    """One concept, of all of its tensors."""
+    if entry.method not in METHODS:
+        raise ValueError(
+            f"it was learned by the method {entry.method!r}; this pack knows {', '.join(METHODS)}. "
+            "Update the pack"
         )
-    vectors = {str(e): _float32(path, tensors, f"concepts.{i}.token.{e}", 1) for e in entry["encoders"]}
-    if not vectors or not all(bool(torch.isfinite(v).all()) for v in vectors.values()):
-        raise MemoryFileError(f"{where} has no token vectors or some that are not finite.")
-    losses = _float32(path, tensors, f"concepts.{i}.losses", None, len(entry["losses"]))
-    prefix = f"concepts.{i}.change."
-    mine = {n.removeprefix(prefix): tensors.pop(n) for n in sorted(tensors) if n.startswith(prefix)}
-    try:
-        change = METHODS[entry["method"]].read(layout, mine)
-    except ValueError as error:
-        raise MemoryFileError(f"{where}, {str(entry['name'])!r}, is damaged: {error}") from error
+    if not entry.encoders:
+        raise ValueError("it has no token vectors")
+    vectors = {e: _float32(tensors, f"token.{e}", 1).reshape(-1) for e in entry.encoders}
+    losses = _float32(tensors, "losses", None, len(entry.losses))
+    strange = sorted(name for name in tensors if not name.startswith("change."))
+    if strange:
+        raise ValueError(f"it holds unexpected tensors such as {shown(strange[0])}")
+    change = METHODS[entry.method].read(layout, {n.removeprefix("change."): t for n, t in tensors.items()})
     return LearnedConcept(
-        name=str(entry["name"]),
-        token=check_token(str(entry["token"])),
-        class_word=str(entry["class_word"]),
-        kind=str(entry["kind"]),
-        captions=_captions(where, entry),
-        method=entry["method"],
+        name=entry.name,
+        token=entry.token,
+        class_word=entry.class_word,
+        kind=entry.kind,
+        captions=entry.captions,
+        method=entry.method,
         change=change,
-        token_vectors={e: v.reshape(-1) for e, v in vectors.items()},
-        settings=dict(entry["settings"]),
-        losses={str(name): losses[:, column] for column, name in enumerate(entry["losses"])},
-        learned_at=str(entry["learned_at"]),
+        token_vectors=vectors,
+        settings=entry.settings,
+        losses={name: losses[:, column] for column, name in enumerate(entry.losses)},
+        learned_at=entry.learned_at,
     )
 
 
-def _captions(where: str, entry: dict[str, Any]) -> tuple[str, ...]:
-    if "captions" not in entry:  # files of version 1, and the first ones of version 2
-        return template_captions(entry["kind"], entry["token"])
-    captions = entry["captions"]
-    if (
-        not isinstance(captions, list)
-        or not captions
-        or not all(isinstance(caption, str) and entry["token"] in caption for caption in captions)
-    ):
-        raise MemoryFileError(f"{where} has no captions, or some without its token {entry['token']!r}.")
-    return tuple(captions)
-
-
-def _float32(
-    path: Path, tensors: Tensors, name: str, rows: int | None, columns: int | None = None
-) -> torch.Tensor:
-    """Take a float32 matrix out of the tensors; None stands for any number of rows or columns."""
+def _float32(tensors: Tensors, name: str, rows: int | None, columns: int | None = None) -> torch.Tensor:
+    """Take a finite float32 matrix out of the tensors; None stands for any number of rows or columns."""
     if name not in tensors:
-        raise MemoryFileError(f"{path.name} lacks the tensor {name}.")
+        raise ValueError(f"it lacks the tensor {name}")
     tensor = tensors.pop(name)
     shape = tuple(tensor.shape)
     fits = len(shape) == 2 and rows in (None, shape[0]) and columns in (None, shape[1])
     if tensor.dtype != torch.float32 or not fits:
-        raise MemoryFileError(
-            f"{path.name}: {name} is {tensor.dtype} {list(shape)}; expected float32 [{rows or 'any'}, "
-            f"{columns or 'any'}]."
+        raise ValueError(
+            f"{name} is {tensor.dtype} {list(shape)}; expected float32 [{rows or 'any'}, {columns or 'any'}]"
         )
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"some of {name} are not finite")
     return tensor
 
 

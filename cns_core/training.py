@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .backend import DiffusionBackend
-from .checkpoint import TrainerState, optimizer_state, restore_optimizer
+from .checkpoint import CheckpointError, TrainerState, check_alike, optimizer_state, restore_optimizer
 from .method import TOKEN, Adaptation, ParameterGroup
 from .objective import prediction_error, total_loss
 from .priors import ClassLatents, NoisedBatch, PriorBatch
@@ -88,7 +88,8 @@ class ConceptTrainer:
     that after the last whole step.
 
     Raises:
-        ValueError: class images are missing, every learning rate is 0, or `resume` belongs to another run.
+        ValueError: class images are missing, or every learning rate is 0.
+        CheckpointError: `resume` belongs to another run; the adaptation is as it was.
     """
 
     def __init__(
@@ -226,13 +227,27 @@ class ConceptTrainer:
     def _parameter_names(self) -> list[str]:
         return [f"{group.name}.{i}" for group in self.groups for i in range(len(group.parameters))]
 
-    def _restore(self, state: TrainerState) -> None:
-        if set(state.token_vectors) != set(self.vectors):
-            raise ValueError(
-                f"The checkpoint holds token vectors for {sorted(state.token_vectors)}, "
-                f"but these text encoders are {sorted(self.vectors)}; it belongs to another model. "
-                "Delete it to start anew."
+    def _check(self, state: TrainerState) -> None:
+        """CheckpointError unless the state may be one of this run."""
+        check_alike(state.token_vectors, self.vectors, "the token's vectors")
+        check_alike({"state": state.generator}, {"state": self.generator.get_state()}, "the generator")
+        parameters = [p for group in self.groups for p in group.parameters]
+        moments: dict[str, Tensor] = {}
+        for name, parameter in zip(self._parameter_names(), parameters, strict=True):
+            of_adam = {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter}
+            if f"{name}.step" in state.optimizer:  # a parameter without a gradient so far has none
+                moments |= {f"{name}.{moment}": value for moment, value in of_adam.items()}
+        check_alike(state.optimizer, moments, "Adam's moments")
+        done = {len(values) for values in state.losses.values()}
+        named = not done or DIFFUSION in state.losses
+        if not named or len(done) > 1 or max(done, default=0) > self.settings.steps:
+            raise CheckpointError(
+                f"The checkpoint belongs to another run: its losses are of {sorted(done)} steps, expected "
+                f"one number, and at most {self.settings.steps}."
             )
+
+    def _restore(self, state: TrainerState) -> None:
+        self._check(state)
         self.adaptation.load_state_dict(state.adaptation)
         with torch.no_grad():
             for name, vector in self.vectors.items():

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..cns_core.host import paths, queue
-from ..cns_core.identity import ModelIdentity
 from ..cns_core.memory import ConceptMemory
-from ..cns_core.memory_file import file_digest, load_memory, save_memory
+from ..cns_core.memory_file import file_digest, load_memory, update_memory
 from .sockets import MemorySocket, schema
 
 
@@ -36,8 +34,8 @@ class SaveConceptMemory(io.ComfyNode):
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
-                    tooltip="Replace a file that holds other concepts. A file whose concepts are all in "
-                    "this memory is always brought up to date.",
+                    tooltip="Replace a file that holds other concepts, or the same ones learned otherwise. A "
+                    "file whose concepts are all in this memory is always brought up to date.",
                 ),
             ],
             outputs=[io.String.Output("text", display_name="text")],
@@ -72,34 +70,15 @@ class SaveConceptMemory(io.ComfyNode):
         own = graph.get(cls.hidden.unique_id)  # None where another node has put this one into the graph
         to_come = None if own is None else queue.concepts_to_come(graph, own["inputs"]["memory"])
         if path.exists() and not overwrite and to_come is not None:
-            old = load_memory(path)
-            _check_extends(old, old.base, to_come, path.name)
+            queue.check_keeps(load_memory(path), to_come, path.name)
         return ["memory"]
 
     @classmethod
     def execute(cls, memory: ConceptMemory, filename: str, overwrite: bool) -> io.NodeOutput:
         path = paths.new_memory_file(filename)
-        if path.exists() and not overwrite:
-            named = [(c.name, c.token) for c in memory.concepts]
-            _check_extends(load_memory(path), memory.base, named, path.name)
-        save_memory(path, memory)
+        update_memory(path, memory, replace=overwrite)
         text = f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB)\n\n{memory.summary()}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))
-
-
-def _check_extends(
-    old: ConceptMemory, base: ModelIdentity, named: Sequence[queue.Named], filename: str
-) -> None:
-    """ValueError when a memory on `base` with concepts of these names and tokens, saved over `old`, would
-    lose a concept; one trained anew replaces its former self.
-    """
-    if old.base.same_as(base) and all((c.name, c.token) in named for c in old.concepts):
-        return
-    raise ValueError(
-        f"{filename} already holds other concepts ({', '.join(old.names()) or 'none'}, on {old.base}), "
-        "which this memory does not contain. "
-        "Choose another filename, or switch overwrite on to replace it."
-    )
 
 
 class LoadConceptMemory(io.ComfyNode):

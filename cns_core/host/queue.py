@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..concept import check_token, make_token
-from ..memory_file import load_memory
+from ..memory import ConceptMemory, LearnedConcept
+from ..memory_file import load_memory, told_lost
 from . import paths
 
 # A graph in API format: node id -> {"class_type", "inputs"}; an input that is wired is [node id, output].
 Graph = Mapping[str, Mapping[str, Any]]
-Named = tuple[str, str]  # a concept's name and token
 
 
 def will_be_saved(file: str) -> bool:
@@ -62,27 +63,69 @@ def weights_written_after(graph: Graph, node_id: str) -> list[str]:
     return sorted({kind for kind in found if kind in _WRITE_WEIGHTS})
 
 
-def concepts_to_come(graph: Graph, link: Any) -> list[Named] | None:
+@dataclass(frozen=True)
+class ToCome:
+    """A concept that a memory will hold: learned already, or to be learned by these settings, as far as they
+    are known.
+    """
+
+    name: str
+    token: str
+    learned: LearnedConcept | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def concepts_to_come(graph: Graph, link: Any) -> list[ToCome] | None:
     """What the memory at a link will hold once the graph has run; None where that cannot be told."""
-    node = graph.get(str(link[0])) if isinstance(link, (list, tuple)) and link else None
+    node = _node(graph, link)
     inputs = {} if node is None else node["inputs"]
     if node is not None and node["class_type"] == "LoadConceptMemory" and isinstance(inputs.get("file"), str):
-        return [(c.name, c.token) for c in load_memory(paths.memory_file(inputs["file"])).concepts]
+        concepts = load_memory(paths.memory_file(inputs["file"])).concepts
+        return [ToCome(c.name, c.token, c) for c in concepts]
     if node is not None and node["class_type"] == "ContinualTrain":
         earlier = concepts_to_come(graph, inputs["memory"]) if "memory" in inputs else []
-        new = _concept(graph, inputs.get("concept"))
+        select = _node(graph, inputs.get("neurons"))
+        new = _concept(
+            graph, inputs.get("concept"), {**({} if select is None else select["inputs"]), **inputs}
+        )
         return None if earlier is None or new is None else [*earlier, new]
     return None
 
 
-def _concept(graph: Graph, link: Any) -> Named | None:
-    node = graph.get(str(link[0])) if isinstance(link, (list, tuple)) and link else None
+def check_keeps(old: ConceptMemory, to_come: Sequence[ToCome], filename: str) -> None:
+    """ValueError when it is known already that a memory, saved over an old one, will lose a concept of it."""
+    for concept in old.concepts:
+        new = next((n for n in to_come if (n.name, n.token) == (concept.name, concept.token)), None)
+        if new is None or (new.learned is not None and new.learned.digest() != concept.digest()):
+            raise ValueError(told_lost(filename, old, [] if new is None else [concept.name]))
+        if new.learned is None and (others := _otherwise(concept, new.settings)):
+            raise ValueError(told_lost(filename, old, [concept.name], f" ({', '.join(others[:3])})"))
+
+
+def _otherwise(concept: LearnedConcept, settings: Mapping[str, Any]) -> list[str]:
+    """Which settings differ from those that a concept was learned by."""
+    kept = {name: value for group in concept.settings.values() for name, value in group.items()}
+    return [
+        f"{name} {kept[name]} there, {value} here"
+        for name, value in settings.items()
+        # Of a choice that is made later, such as an automatic one, nothing is known; nor of what is wired.
+        if name in kept and isinstance(value, int | float) and value != kept[name]
+    ]
+
+
+def _node(graph: Graph, link: Any) -> Mapping[str, Any] | None:
+    return graph.get(str(link[0])) if isinstance(link, list | tuple) and link else None
+
+
+def _concept(graph: Graph, link: Any, settings: Mapping[str, Any]) -> ToCome | None:
+    node = _node(graph, link)
     if node is None or node["class_type"] != "LoadConceptImages":
         return None
     name, token = node["inputs"].get("name"), node["inputs"].get("token", "")
     if not isinstance(name, str) or not isinstance(token, str):
         return None
     try:
-        return name.strip(), check_token(token) if token.strip() else make_token(name)
+        written = check_token(token) if token.strip() else make_token(name)
     except ValueError:  # that node refuses it by itself
         return None
+    return ToCome(name.strip(), written, settings=settings)

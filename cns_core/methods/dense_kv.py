@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checkpoint import check_alike
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
 from ..settings import check, number
@@ -102,8 +103,7 @@ class DenseAdaptation(Switchable):
         return {name: change.detach().cpu().clone() for name, change in self.changes.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in self.changes.items()}:
-            raise ValueError("The checkpoint belongs to another model or method. Delete it to start anew.")
+        check_alike(state, self.changes, "the weights")
         with torch.no_grad():
             for name, change in self.changes.items():
                 change.copy_(state[name])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checkpoint import check_alike
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
 from .shares import Shares
@@ -80,8 +81,7 @@ class TokenAdaptation(Switchable):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        if state:
-            raise ValueError("The checkpoint belongs to another method. Delete it to start anew.")
+        check_alike(state, {}, "the weights")
 
     def learned(self) -> NoChange:
         return NoChange(self._layout)

@@ -1,9 +1,12 @@
 """The loop on the toy U-Net: what moves, what does not, seeds, stopping, resuming, diverging."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
-from cns_core.checkpoint import load_state, save_state
+from cns_core.checkpoint import CheckpointError, load_state, save_state
 from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory
 from cns_core.methods.cns.adaptation import CnsAdaptation
@@ -263,8 +266,42 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(toy, tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="damaged"):
         load_state(path, "key")
-    with pytest.raises(ValueError, match="belongs to another selection"):
+    with pytest.raises(CheckpointError, match=r"another run: of the neurons, values is .*\(473,\).*\(954,\)"):
         trainer(toy, settings(), resume=t.state(), mask=some_mask(toy.layout, 0.2))
+
+
+def test_a_checkpoint_whose_numbers_were_changed_is_refused(toy, tmp_path):
+    t = trainer(toy, settings())
+    path = tmp_path / "c.safetensors"
+    state = t.state()
+    save_state(path, replace(state, adaptation={"values": state.adaptation["values"] * math.nan}), "key")
+    with pytest.raises(CheckpointError, match=r"some of adaptation.values are not finite"):
+        load_state(path, "key")
+    save_state(path, state, "key")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not as it was written"):
+        load_state(path, "key")
+
+
+def test_a_checkpoint_of_other_parts_is_refused_and_changes_nothing(toy):
+    t = trainer(toy, settings())
+    t.run(lambda report: None)
+    state = t.state()
+    for other, message in (
+        ({"token_vectors": {"clip_x": torch.zeros(4)}}, "the token's vectors, clip_"),
+        ({"generator": torch.zeros(3, dtype=torch.uint8)}, "the generator"),
+        ({"optimizer": {n: v[:1] if v.ndim else v for n, v in state.optimizer.items()}}, "Adam's moments"),
+        ({"losses": {"other": (0.5,)}}, "its losses are of"),
+        ({"losses": {"diffusion": (0.5,), "L_reg": ()}}, "its losses are of"),
+        ({"losses": {"diffusion": (0.5,) * 10**4}}, "its losses are of"),
+    ):
+        fresh = neurons(toy)
+        before = fresh.values.detach().clone()
+        with pytest.raises(CheckpointError, match=message):
+            ConceptTrainer(toy, data(), fresh, VECTORS, settings(), resume=replace(state, **other))
+        assert fresh.values.equal(before)
 
 
 @pytest.mark.parametrize(

@@ -114,12 +114,16 @@ def test_what_can_be_known_of_the_file_is_checked_before_training(small, live_ho
 
     live_host.run(saved("my-panda", "taken"))
     trained = []
-    for file, error in (("a:b", "is no usable file name"), ("taken", "already holds other concepts")):
-        other = saved("my-other-panda", file)
+    for other, error in (
+        (saved("my-panda", "a:b"), "is no usable file name"),
+        (saved("my-other-panda", "taken"), "already holds other concepts"),
+        (override(saved("my-panda", "taken"), "ContinualTrain", seed=7), "same name .seed 0 there, 7 here"),
+    ):
         with pytest.raises(PromptFailed, match=error) as caught:
             live_host.run(other, on_progress=lambda *progress: trained.append(progress))
         assert caught.value.node_class == "SaveConceptMemory"
     assert not trained
+    live_host.run(saved("my-panda", "taken"))  # the same again is saved again
 
 
 def test_a_memory_may_be_loaded_that_a_waiting_graph_will_save(small, live_host):

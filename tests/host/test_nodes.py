@@ -706,10 +706,15 @@ def test_saving_never_loses_a_concept_unasked(run, both, dog_memory):
     assert run("LoadConceptMemory", file="growing.safetensors")[0].digest() == dog_memory.digest()
 
 
-def test_a_concept_trained_anew_replaces_its_former_self(run, train, dog, dog_neurons, dog_memory):
+def test_a_concept_trained_anew_replaces_its_former_self_when_it_may(
+    run, train, dog, dog_neurons, dog_memory
+):
     run("SaveConceptMemory", memory=dog_memory, filename="again")
     anew = train(dog, dog_neurons, seed=31, steps=1)[0]
-    run("SaveConceptMemory", memory=anew, filename="again")
+    with pytest.raises(ValueError, match="my dog would be another one of the same name"):
+        run("SaveConceptMemory", memory=anew, filename="again")
+    assert run("LoadConceptMemory", file="again.safetensors")[0].digest() == dog_memory.digest()
+    run("SaveConceptMemory", memory=anew, filename="again", overwrite=True)
     assert run("LoadConceptMemory", file="again.safetensors")[0].digest() == anew.digest()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checkpoint import check_alike
 from ...method import Earlier, ParameterGroup, WeightFunction
 from ..switch import Switchable
 from .change import CnsChange
@@ -96,14 +97,9 @@ class CnsAdaptation(Switchable):
         return {"values": self.values.detach().cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        values = state.get("values", torch.empty(0))
-        if values.shape != self.values.shape:
-            raise ValueError(
-                f"The checkpoint holds {values.numel():,} values for {len(self.values):,} neurons; "
-                "it belongs to another selection. Delete it to start anew."
-            )
+        check_alike(state, self.state_dict(), "the neurons")
         with torch.no_grad():
-            self.values.copy_(values)
+            self.values.copy_(state["values"])
 
     def learned(self) -> CnsChange:
         return CnsChange(self.mask, self.values.detach().cpu().half())

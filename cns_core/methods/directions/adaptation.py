@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ...checkpoint import check_alike
 from ...method import TOKEN, Earlier, ParameterGroup, Probe, WeightFunction
 from ...moments import second_moment
 from ...protected import Protected
@@ -136,14 +137,15 @@ class DirectionsAdaptation(Switchable):
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        answers = state.get("answers", torch.empty(0))
-        if answers.shape != self.answers.shape:
-            raise ValueError(
-                f"The checkpoint holds answers of shape {tuple(answers.shape)}, expected "
-                f"{tuple(self.answers.shape)}; it belongs to another run. Delete it to start anew."
-            )
+        expected = {"answers": self.answers}
+        if len(state) > 1:  # directions have been found; how many is for them to say
+            count = min(state.get("gains", torch.empty(0)).numel(), self.answers.shape[1])
+            wide = self.layout.shapes[0][1]
+            expected["vectors"] = torch.empty(wide, count, dtype=torch.float64)
+            expected["gains"] = torch.empty(count, dtype=torch.float64)
+        check_alike(state, expected, "the directions")
         with torch.no_grad():
-            self.answers.copy_(answers)
+            self.answers.copy_(state["answers"])
         self.found, self._parts = None, {}
         if "vectors" in state:
             self._take(Directions(state["vectors"], state["gains"]))

@@ -1,0 +1,81 @@
+"""Safetensors files of any origin, read once and as a whole.
+
+Never through a memory map: when another program writes the file meanwhile, that would end the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+from torch import Tensor
+
+# A header is a few kilobytes per concept; anything near this is not one of ours.
+_MAX_HEADER = 8 * 2**20
+
+
+class TensorFileError(ValueError):
+    """A file that is no safetensors file, or a damaged one."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """What one file held at one moment."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """TensorFileError, naming the file, for anything that cannot be read as safetensors. Nothing is allocated
+    beyond a few times the file's own size, and nothing is ever executed.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _credible(path.name, file.read(8), os.fstat(file.fileno()).st_size)
+            content += file.read()
+    except (OSError, MemoryError) as error:
+        raise TensorFileError(
+            f"{path.name} cannot be read: {error or 'too little memory for it'}."
+        ) from error
+    try:
+        (length,) = struct.unpack("<Q", content[:8])
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        return TensorFile(dict(metadata), load(content))
+    except Exception as error:  # the library raises half a dozen types of its own, of Rust's and PyTorch's
+        raise TensorFileError(
+            f"{path.name} is damaged or no safetensors file ({type(error).__name__}: {str(error)[:200]})."
+        ) from error
+
+
+def read_json(text: str) -> Any:
+    """JSON without the numbers that it does not have (NaN, Infinity). ValueError for anything else."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _credible(name: str, start: bytes, size: int) -> bytes:
+    """The first bytes, when what they tell of the header may be true."""
+    if len(start) < 8:
+        raise TensorFileError(f"{name} is empty or truncated ({size} bytes).")
+    (length,) = struct.unpack("<Q", start)
+    if length > size - 8:
+        raise TensorFileError(
+            f"{name} is truncated or not a safetensors file: header of {length} bytes, file of {size}."
+        )
+    if length > _MAX_HEADER:
+        raise TensorFileError(
+            f"{name} has a header of {length:,} bytes; one of this pack's stays below {_MAX_HEADER:,}."
+        )
+    return start
