@@ -41,6 +41,7 @@ BENCHES = {
     "learning": "benchmarks.quality",
     "pairs": "benchmarks.quality.pairs",
     "directions": "benchmarks.directions",
+    "faults": "benchmarks.faults",
     "speed": "benchmarks.speed",
 }
 

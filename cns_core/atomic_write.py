@@ -62,18 +62,29 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to `path`. On any failure (disk full, no permission) the old file stays and OSError
-    says what to do.
+    """Write `content` to `path`. On any failure (disk full, no permission) the old file stays and SaveError,
+    an OSError, says what to do.
     """
+    with saving(path), only_writer(path.parent):
+        _replace(path, content)
+
+
+class SaveError(OSError):
+    """A file could not be written; its text says what to do."""
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turn an OSError within into a SaveError about this file."""
     try:
-        with only_writer(path.parent):
-            _replace(path, content)
+        yield
+    except SaveError:
+        raise
     except OSError as error:
-        raise OSError(
+        raise SaveError(
             error.errno,
-            f"Could not save {path.name} ({len(content) / 1e6:.1f} MB) in {path.parent}: {error.strerror}. "
-            "Whatever stood there before is untouched. Free some space or choose another folder, then queue "
-            "again.",
+            f"Could not save {path.name} in {path.parent}: {error.strerror}. Whatever stood there before is "
+            "untouched. Free some space or choose another folder, then queue again.",
         ) from error
 
 

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .concept import check_kind, check_token
+from .picture_files import stays_inside
 from .values import shown
 
 CAPTION_SOURCES = ("templates", "txt files", "own text")
 CALIBRATION_COUNT = 128
 MAX_CAPTION = 2_000  # characters; three passes of a text encoder hold no more
+_MAX_FILE = 100_000  # bytes
+_MAX_LINES = 1_000  # of own text, or of a file that has a caption a line
 _ENDINGS = (".txt", ".TXT", ".Txt", ".caption")
 _CALIBRATION_FILE = Path(__file__).with_name("calibration_prompts.txt")
 
@@ -117,6 +120,8 @@ class CaptionRule:
             text = caption_file(image_path)
             texts = text.splitlines() if self.each_line else [text]
         written = [text for text in texts if text.strip()]
+        if len(written) > _MAX_LINES:
+            raise ValueError(f"{len(written):,} captions were given, expected at most {_MAX_LINES:,}.")
         return tuple(caption_from_text(text, self.token, self.class_word) for text in written)
 
 
@@ -172,6 +177,16 @@ def caption_file(image_path: Path) -> str:
             "choose the caption source 'templates'."
         )
     path = found[0]
+    if not stays_inside(path):
+        raise ValueError(
+            f"{path} is a link to a file elsewhere, which could be any. Put the caption file itself beside "
+            "the picture."
+        )
+    if (size := path.stat().st_size) > _MAX_FILE:
+        raise ValueError(
+            f"{path} has {size:,} bytes, expected a caption of at most {_MAX_FILE:,}. Shorten it, or choose "
+            "the caption source 'templates'."
+        )
     try:
         data = path.read_bytes()
         marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

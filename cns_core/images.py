@@ -1,4 +1,4 @@
-"""The one place that turns picture files and IMAGE tensors into training images.
+"""The one place that turns pictures, from files and IMAGE tensors, into training images.
 
 Pixels are (height, width, 3) float32 in [0, 1]; a mask is (height, width) float32, 1 where the concept is.
 """
@@ -7,45 +7,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from .captions import CaptionRule
-from .colour import in_srgb
 from .concept import BUCKET_STEP, TrainingImage
+from .picture_files import Picture, check_size, load_image, on_white, some_of
 
-# Of what Pillow opens: drawings that other programs would have to render, and files of data.
-_NO_PICTURES = frozenset(("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "FITS", "FLI", "ICNS", "GBR"))
-# Beside pictures as a matter of course: captions, settings of other trainers, caches.
-_COMPANIONS = (
-    ".txt",
-    ".caption",
-    ".json",
-    ".toml",
-    ".yaml",
-    ".npz",
-    ".safetensors",
-    ".db",
-    ".ini",
-)
-_MOST_SIDE_INFORMATION = 256 * 2**20  # bytes of text and colour profiles in a PNG; workflows are in it too
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-MIN_SIDE = 16  # pixels; less than two latent cells hold no picture
-MAX_PIXELS = 89_478_485  # Pillow's own default; kept here because other packs switch Pillow's off
 MIN_RESOLUTION, MAX_RESOLUTION = 64, 2048
 MAX_ASPECT = 2.0
 SHOWS_REST, SHOWS_CONCEPT = "what to leave out", "the concept"
 MASK_SHOWS = (SHOWS_REST, SHOWS_CONCEPT)
 KEPT_SHARE = 0.75  # a crop that keeps less of the picture than this is worth a note
 
-Loaded = tuple[str, Tensor, Tensor | None, tuple[str, ...]]  # source, pixels, mask, captions
+_BYTES = 12  # of a pixel that is held for training: three float32
+_SHEET = 2**26  # bytes of a contact sheet, at most
+
+
+class _Loaded(NamedTuple):
+    source: str
+    picture: Picture
+    captions: tuple[str, ...]
+
+
+def _nothing(done: int, total: int) -> None:
+    """Shows no progress."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +54,21 @@ def images_from_files(
     paths: Sequence[Path],
     rule: CaptionRule,
     bucketing: Bucketing,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = _nothing,
+    most_bytes: float = math.inf,
 ) -> tuple[tuple[TrainingImage, ...], list[str]]:
     """Training images from files, in the order given, and notes for the user. Errors name the file.
 
     `on_progress(done, total)` is called after each is read and may raise to stop.
+    most_bytes: of memory that the training images may take; ValueError, before any is read, for more.
     """
+    _check_room(len(paths), bucketing, most_bytes)
+    room = math.ceil(bucketing.resolution * math.sqrt(MAX_ASPECT)) + BUCKET_STEP
 
-    def pictures() -> Iterator[Loaded]:
+    def pictures() -> Iterator[_Loaded]:
         # A generator: only one picture at a time is held at its full size.
         for number, path in enumerate(paths, 1):
-            yield path.name, *load_image(path), rule.captions_for(path)
+            yield _Loaded(path.name, load_image(path, room=room), rule.captions_for(path))
             on_progress(number, len(paths))
 
     return _build(pictures(), bucketing)
@@ -86,6 +80,8 @@ def images_from_batches(
     rule: CaptionRule,
     bucketing: Bucketing,
     mask_shows: str = SHOWS_CONCEPT,
+    on_progress: Callable[[int, int], None] = _nothing,
+    most_bytes: float = math.inf,
 ) -> tuple[tuple[TrainingImage, ...], list[str]]:
     """Training images from IMAGE batches (B, H, W, 3 or 4) in [0, 1], each of its own size, and notes for the
     user.
@@ -94,29 +90,34 @@ def images_from_batches(
         place of an alpha channel.
     mask_shows: what is 1 in them, of MASK_SHOWS: the concept, as nodes for segmentation give it, or what to
         leave out, as *Load Image* gives it (1 minus alpha); such pictures are put on white like files.
+    on_progress, most_bytes: as of `images_from_files`.
 
     Raises:
-        ValueError: another shape or number, NaN or infinity, or values outside [0, 1].
+        ValueError: another shape or number, NaN or infinity, values outside [0, 1], or too many of them.
     """
     if len(masks) not in (0, 1, len(batches)):
         raise ValueError(
             f"{len(masks)} MASKs came with {len(batches)} IMAGEs, expected none, one for all or one "
             "each. Connect both outputs of the same node."
         )
+    _check_room(sum(len(batch) for batch in batches), bucketing, most_bytes)
     checked = [
         _checked_batch(batch, masks[min(i, len(masks) - 1)] if masks else None, mask_shows)
         for i, batch in enumerate(batches)
     ]
     count = sum(len(batch) for batch, _ in checked)
 
-    def pictures() -> Iterator[Loaded]:
+    def pictures() -> Iterator[_Loaded]:
         number = 0
         for batch, mask in checked:
             for index, picture in enumerate(batch):
                 number += 1
-                pixels, alpha = _on_white(picture) if picture.shape[2] == 4 else (picture, None)
+                pixels, alpha = on_white(picture) if picture.shape[2] == 4 else (picture, None)
                 chosen = alpha if mask is None else mask[index]
-                yield f"picture {number} of {count}", pixels, chosen, rule.captions_for(None)
+                size = (picture.shape[0], picture.shape[1])
+                name = f"picture {number} of {count}"
+                yield _Loaded(name, Picture(pixels, chosen, size), rule.captions_for(None))
+                on_progress(number, count)
 
     return _build(pictures(), bucketing)
 
@@ -132,7 +133,7 @@ def _checked_batch(batch: Tensor, mask: Tensor | None, mask_shows: str) -> tuple
         )
     batch = _unit_range(batch, "IMAGE")
     count, height, width, _ = batch.shape
-    _check_size("The IMAGE", height, width)
+    check_size("The IMAGE", height, width)
     if mask is not None:
         mask = _unit_range(mask, "MASK")
         mask = mask[None] if mask.ndim == 2 else mask
@@ -150,79 +151,16 @@ def _checked_batch(batch: Tensor, mask: Tensor | None, mask_shows: str) -> tuple
     return batch, mask
 
 
-def read_extensions() -> frozenset[str]:
-    """The endings of files that are read: of every picture format that this Pillow opens, with what plugins
-    such as `pillow-heif` have added to it.
-    """
-    Image.init()
-    known = Image.registered_extensions().items()
-    return frozenset(e for e, form in known if form in Image.OPEN and form not in _NO_PICTURES)
-
-
-def list_images(folder: Path) -> tuple[list[Path], list[str]]:
-    """The picture files directly in a folder, by name, and the names of files that are left out, for nothing
-    here reads them. Hidden files and what lies beside pictures as a matter of course are in neither.
-    ValueError if there are no pictures.
-    """
-    if not folder.is_dir():
-        seen = "a file" if folder.exists() else "nothing"
-        raise ValueError(f"{folder}: expected a folder with pictures, found {seen} there. Check the path.")
-    entries = sorted(
-        (entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=lambda e: e.name
-    )
-    extensions, files = read_extensions(), [entry for entry in entries if entry.is_file()]
-    found = [entry for entry in files if entry.suffix.lower() in extensions]
-    if not found:
-        others = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+def _check_room(count: int, bucketing: Bucketing, most_bytes: float) -> None:
+    """ValueError when so many training images would take more memory than there is for them."""
+    needed = count * bucketing.resolution**2 * _BYTES * (2 if bucketing.flip else 1)
+    if needed > most_bytes:
+        flip = ", mirrored too," if bucketing.flip else ""
         raise ValueError(
-            f"{folder} has no picture. PNG, JPEG, WebP and whatever else Pillow reads is taken, sub-folders "
-            f"are not; found {_some(others) if others else 'an empty folder'}. Put the pictures directly "
-            "into the folder."
+            f"{count} pictures at resolution {bucketing.resolution}{flip} take {needed / 1e9:.1f} GB of "
+            f"memory, and {most_bytes / 1e9:.1f} GB can be had. Use fewer pictures (a handful teaches a "
+            "concept), a lower resolution, or close other programs."
         )
-    left_out = [f.name for f in files if f not in found and f.suffix.lower() not in _COMPANIONS]
-    return found, left_out
-
-
-def told_left_out(names: Sequence[str]) -> list[str]:
-    """A note about files of a folder that nothing here reads, or none."""
-    if not names:
-        return []
-    heif = any(name.lower().endswith((".heic", ".heif", ".hif")) for name in names)
-    advice = " HEIC is read once the package pillow-heif registers it, or save them as JPEG." if heif else ""
-    return [f"Left out, for nothing here reads them: {_some(names, 12)}.{advice}"]
-
-
-def load_image(path: Path, most_pixels: int = MAX_PIXELS) -> tuple[Tensor, Tensor | None]:
-    """One file as pixels (H, W, 3), upright, on white and in sRGB, and its alpha (H, W) unless opaque
-    everywhere.
-
-    Of a file with several frames the first is read. ValueError names the file when it is missing, damaged or
-    truncated, has too many pixels, or is below 16 pixels on a side.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file. Check the path.")
-    try:
-        with _pillow_strict(), Image.open(_whole(path, most_pixels)) as opened:
-            # Known from the header, before anything is unpacked.
-            if opened.width * opened.height > most_pixels:
-                raise Image.DecompressionBombError(f"{opened.width} x {opened.height}")
-            data = _as_array(in_srgb(ImageOps.exif_transpose(opened), str(path)))
-    except _NotUsableError as error:
-        raise ValueError(f"{path} {error}") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path} is too large ({error}), expected at most {most_pixels:,} pixels. Scale it down first."
-        ) from error
-    except Exception as error:  # Pillow's decoders raise anything from SyntaxError to struct.error
-        raise ValueError(
-            f"{path} cannot be read as a picture ({type(error).__name__}: {error}). It may be damaged or cut "
-            "short: open it in an editor and save it as an 8-bit RGB PNG, or take it out of the folder."
-        ) from error
-    _check_size(str(path), *data.shape[:2])
-    if data.ndim == 2:
-        return torch.from_numpy(data)[:, :, None].repeat(1, 1, 3), None
-    pixels = torch.from_numpy(data)
-    return _on_white(pixels) if pixels.shape[2] == 4 else (pixels, None)
 
 
 def bucket_size(
@@ -274,11 +212,15 @@ def flipped(image: TrainingImage) -> TrainingImage:
 
 
 def thumbnails(images: Sequence[TrainingImage], size: int = 256) -> Tensor:
-    """All pictures as one batch (B, size, size, 3), each scaled to fit on black, so that buckets can mix."""
+    """All pictures as one batch (B, side, side, 3), each scaled to fit on black, so that buckets can mix.
+
+    side: `size`, or less where there are so many that the sheet would become large.
+    """
     if not images or size < 1:
         raise ValueError(
             f"{len(images)} pictures at size {size}: expected at least one of each. Pass pictures to show."
         )
+    size = min(size, max(16, math.isqrt(_SHEET // (_BYTES * len(images)))))
     sheet = torch.zeros(len(images), size, size, 3)
     for cell, image in zip(sheet, images, strict=True):
         height, width, _ = image.pixels.shape
@@ -289,13 +231,12 @@ def thumbnails(images: Sequence[TrainingImage], size: int = 256) -> Tensor:
     return sheet
 
 
-def _build(pictures: Iterable[Loaded], bucketing: Bucketing) -> tuple[tuple[TrainingImage, ...], list[str]]:
+def _build(pictures: Iterable[_Loaded], bucketing: Bucketing) -> tuple[tuple[TrainingImage, ...], list[str]]:
     images: list[TrainingImage] = []
     enlarged: list[str] = []
     cropped: list[str] = []
     masked: list[str] = []
-    for source, pixels, mask, captions in pictures:
-        height, width, _ = pixels.shape
+    for source, (pixels, mask, (height, width)), captions in pictures:
         size = bucket_size(height, width, bucketing.resolution, bucketing.buckets)
         fitted, fitted_mask = fit(pixels, mask, size)
         scale = max(size[0] / height, size[1] / width)
@@ -303,7 +244,7 @@ def _build(pictures: Iterable[Loaded], bucketing: Bucketing) -> tuple[tuple[Trai
         if scale >= 1.05:
             enlarged.append(f"{source} ({width} x {height}, {scale:.1f} times)")
         if kept < KEPT_SHARE:
-            cropped.append(f"{source} ({width} x {height}, {kept:.0%} kept)")
+            cropped.append(f"{source} ({width} x {height}, {max(kept, 0.01):.0%} kept)")
         if fitted_mask is not None:
             masked.append(source)
             if not fitted_mask.any():
@@ -320,71 +261,11 @@ def _build(pictures: Iterable[Loaded], bucketing: Bucketing) -> tuple[tuple[Trai
         ("Cropped to the centre", cropped),
         ("Has a mask, which masked_loss learns by; transparent parts are white", masked),
     )
-    notes = [f"{head}: {_some(names)}." for head, names in heads if names]
+    notes = [f"{head}: {some_of(names)}." for head, names in heads if names]
     if bucketing.flip:
         notes.append(f"Mirrored copies added: {len(images)} pictures became {2 * len(images)}.")
         images += [flipped(image) for image in images]
     return tuple(images), notes
-
-
-def _as_array(picture: Image.Image) -> np.ndarray:
-    """(H, W), (H, W, 3) or, with transparency, (H, W, 4), float32 in [0, 1]."""
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        # Pillow's own convert("RGB") would clip these to 8 bits instead of scaling them.
-        seen = np.asarray(picture)
-        data = seen.astype(np.float32) if picture.mode == "F" else seen.astype(np.float32) / 65535.0
-        if not (data.min() >= 0.0 and data.max() <= 1.0):
-            raise _NotUsableError(
-                f"holds numbers from {seen.min():g} to {seen.max():g} as brightness (mode "
-                f"{picture.mode}), expected 0 to 1 or 16 bits. Save it as an 8-bit RGB PNG."
-            )
-        return data
-    transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    return np.asarray(picture.convert("RGBA" if transparent else "RGB")).astype(np.float32) / 255.0
-
-
-def _on_white(rgba: Tensor) -> tuple[Tensor, Tensor | None]:
-    alpha = rgba[..., 3]
-    if bool((alpha == 1.0).all()):
-        return rgba[..., :3].contiguous(), None
-    return (rgba[..., :3] * alpha[..., None] + (1.0 - alpha[..., None])).clamp(0.0, 1.0), alpha.contiguous()
-
-
-class _NotUsableError(ValueError):
-    """A sound file that holds no picture to train on."""
-
-
-@contextmanager
-def _pillow_strict() -> Iterator[None]:
-    # Other packs set the first flag for the whole process; a picture cut short would then load as half grey.
-    before = ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MOST_SIDE_INFORMATION
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = (
-            before
-        )
-
-
-def _whole(path: Path, most_pixels: int) -> Path | BytesIO:
-    """The file, or a JPEG's bytes with the end marker that it alone lacks: cameras and downloads that stop a
-    moment too early leave such files, and every viewer shows them whole.
-    """
-    with path.open("rb") as file:
-        if file.read(2) != _JPEG_START:
-            return path
-        data = _JPEG_START + file.read()
-    if _JPEG_END in data[-64:]:
-        return path
-    with Image.open(path) as opened:
-        if opened.width * opened.height > most_pixels:
-            return path  # refused by whoever opens it, before it is unpacked
-    # Decoded with other bytes after what is there, a picture that was cut short has other pixels.
-    ended = [data + more + _JPEG_END for more in (b"", b"\x55" * 4096)]
-    first, second = (np.asarray(Image.open(BytesIO(one)).convert("RGB")) for one in ended)
-    return BytesIO(ended[0]) if np.array_equal(first, second) else path
 
 
 def _unit_range(tensor: Tensor, what: str) -> Tensor:
@@ -405,14 +286,6 @@ def _unit_range(tensor: Tensor, what: str) -> Tensor:
     return tensor.clamp(0.0, 1.0)
 
 
-def _check_size(source: str, height: int, width: int) -> None:
-    if min(height, width) < MIN_SIDE:
-        raise ValueError(
-            f"{source} is {width} x {height} pixels, expected at least {MIN_SIDE} on each side. Use a larger "
-            "picture."
-        )
-
-
 def _check_resolution(resolution: int) -> None:
     if resolution % BUCKET_STEP or not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         nearest = min(max(round(resolution / BUCKET_STEP) * BUCKET_STEP, MIN_RESOLUTION), MAX_RESOLUTION)
@@ -429,8 +302,3 @@ def _around(length: float, step: int) -> set[int]:
 def _centre(planes: Tensor, height: int, width: int) -> Tensor:
     top, left = max(0, (planes.shape[1] - height) // 2), max(0, (planes.shape[2] - width) // 2)
     return planes[:, top : top + height, left : left + width]
-
-
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -14,12 +14,13 @@ from .tensor_file import read_json
 from .values import line_of_text, shown, whole_number
 
 FORMAT_VERSION = 2
-_MAX_CONCEPTS = 4096
+_MAX_CONCEPTS = 1024
 _MAX_PROJECTIONS = 4096
 _MAX_SIDE = 2**20  # rows or columns of a projection
 _MAX_SETTINGS = 200_000  # characters
 _MAX_LISTED = 64  # losses, text encoders
-_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
+_PROJECTION = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,128}")
 _KEYS = {"version", "base", "projections", "concepts"}
 
@@ -149,7 +150,7 @@ def _layout(rows: Any) -> ProjectionLayout:
     for row in rows:
         if not isinstance(row, list) or len(row) != 3:
             raise ValueError(f"a projection of it is {shown(row)}; expected a name, rows and columns")
-        names += _names(row[:1], "a projection's name")
+        names += _names(row[:1], "a projection's name", _PROJECTION)
         out, width = (whole_number(side, f"a side of {row[0]}", 1, _MAX_SIDE) for side in row[1:])
         shapes.append((out, width))
     if len({width for _, width in shapes}) != 1:
@@ -166,12 +167,12 @@ def _captions(captions: Any, token: str) -> tuple[str, ...]:
     return tuple(captions)
 
 
-def _names(names: Any, what: str) -> tuple[str, ...]:
+def _names(names: Any, what: str, pattern: re.Pattern[str] = _NAME) -> tuple[str, ...]:
     if not isinstance(names, list) or len(names) > _MAX_LISTED or len({*map(str, names)}) != len(names):
         raise ValueError(
             f"{what} are {shown(names)}; expected a list of at most {_MAX_LISTED} different names"
         )
     for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not pattern.fullmatch(name):
             raise ValueError(f"{what}: {shown(name)} is no name")
     return tuple(names)

@@ -229,6 +229,30 @@ class ConceptMemory:
                 f"one.{way_out}"
             )
 
+    def check_fits(self, layout: ProjectionLayout, token_widths: Mapping[str, int]) -> None:
+        """ValueError unless a model of these projections and token tables (encoder -> width) can draw it. A
+        file can name the right base and hold something else.
+        """
+        fault = self.fault_of_tokens(token_widths)
+        if self.layout != layout:
+            fault = (
+                f"its {len(self.layout.names)} projections with {self.layout.total:,} entries are not the "
+                f"model's {len(layout.names)} with {layout.total:,}"
+            )
+        if fault is not None:
+            raise ValueError(
+                f"This memory ({', '.join(self.names())[:200]}) does not fit the loaded model: {fault}. Its "
+                "file is damaged or was changed by hand; take another copy of it."
+            )
+
+    def fault_of_tokens(self, token_widths: Mapping[str, int]) -> str | None:
+        """What is wrong with a token's vectors for these token tables (encoder -> width), or None."""
+        for concept in self.concepts:
+            seen = {encoder: len(vector) for encoder, vector in concept.token_vectors.items()}
+            if seen != dict(token_widths):
+                return f"{concept.token} has vectors of lengths {seen}, expected {dict(token_widths)}"
+        return None
+
     def digest(self) -> str:
         """sha256 over everything that decides what is drawn."""
         parts = [self.base.fingerprint, *(concept.digest() for concept in self.concepts)]

@@ -12,20 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
-from .atomic_write import only_writer, write_atomically
+from .atomic_write import only_writer, saving, write_atomically
 from .families import FAMILIES
 from .identity import ModelIdentity, Sample
 from .manifest import ConceptEntry, Manifest, read_manifest
 from .memory import ConceptMemory, LearnedConcept
 from .methods import METHODS
 from .projections import ProjectionLayout
-from .tensor_file import TensorFileError, read_tensors
+from .tensor_file import MAX_HEADER, TensorFileError, read_tensors
 from .values import shown
 
 _OF_CONCEPT = re.compile(r"concepts\.(0|[1-9][0-9]{0,5})\.(.+)")
@@ -38,9 +38,11 @@ class MemoryFileError(ValueError):
     """A file that is no concept memory, or a damaged one."""
 
 
-def save_memory(path: Path, memory: ConceptMemory) -> None:
+def save_memory(path: Path, memory: ConceptMemory, more: Mapping[str, str] | None = None) -> None:
     """Write atomically. OSError, with what to do, when the disk is full or not writable;
-    the old file then stays.
+    the old file then stays. ValueError for a memory of more concepts than a file can hold.
+
+    more: to be written into the file's metadata.
     """
     sample = memory.base.sample
     tensors = {} if sample is None else {f"base.{name}": tensor for name, tensor in sample.tensors().items()}
@@ -51,7 +53,13 @@ def save_memory(path: Path, memory: ConceptMemory) -> None:
         tensors[f"concepts.{i}.losses"] = torch.stack(columns, dim=1) if columns else torch.empty(0, 0)
         for encoder, vector in concept.token_vectors.items():
             tensors[f"concepts.{i}.token.{encoder}"] = vector.float().reshape(1, -1).contiguous()
-    write_atomically(path, save(tensors, _metadata(path, memory)))
+    content = save(tensors, {**_metadata(path, memory), **(more or {})})
+    if (words := int.from_bytes(content[:8], "little")) > MAX_HEADER:
+        raise ValueError(
+            f"The words of this memory ({len(memory)} concepts, their captions and settings) take {words:,} "
+            f"bytes, more than the {MAX_HEADER:,} that a file may have; start a new memory."
+        )
+    write_atomically(path, content)
 
 
 def update_memory(path: Path, memory: ConceptMemory, replace: bool) -> None:
@@ -63,7 +71,7 @@ def update_memory(path: Path, memory: ConceptMemory, replace: bool) -> None:
         ValueError: the file holds other concepts, and they may not go.
         OSError: as from `save_memory`.
     """
-    with only_writer(path.parent):
+    with saving(path), only_writer(path.parent):
         if path.exists() and not replace:
             check_keeps(load_memory(path), memory, path.name)
         save_memory(path, memory)
@@ -124,9 +132,11 @@ def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
     }
 
 
-def load_memory(path: Path) -> ConceptMemory:
+def load_memory(path: Path, expected: Mapping[str, str] | None = None) -> ConceptMemory:
     """Read and check a memory file. MemoryFileError for anything truncated, foreign or inconsistent; nothing
     is ever executed.
+
+    expected: what must stand in the file's metadata.
     """
     try:
         file = read_tensors(path)
@@ -137,6 +147,9 @@ def load_memory(path: Path) -> ConceptMemory:
             f"{path.name} is a safetensors file but no concept memory (a LoRA or a checkpoint, perhaps). "
             "Load it with the node for its kind; concept memories come from SaveConceptMemory."
         )
+    for key, value in (expected or {}).items():
+        if file.metadata.get(key) != value:
+            raise MemoryFileError(f"{path.name} is another file: {key} is not {shown(value)} in it.")
     try:
         manifest, version = read_manifest(file.metadata["cns_manifest"])
         memory = _memory(manifest, dict(file.tensors), version)

@@ -281,7 +281,8 @@ class Method(Protocol):
 class Plan:
     """A concept that is ready to be learned: by which method, and what was prepared for it.
 
-    made_from: all that decides what is prepared, as a key that lasts; parameters: of the whole U-Net.
+    made_from: all that decides what is prepared, as a key that lasts; parameters: of the whole U-Net; notes:
+    for the user, of what happened on the way.
     """
 
     method: Method
@@ -291,3 +292,4 @@ class Plan:
     concept_digest: str
     made_from: str
     parameters: int
+    notes: tuple[str, ...] = ()

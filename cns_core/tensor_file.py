@@ -16,7 +16,13 @@ from safetensors.torch import load
 from torch import Tensor
 
 # A header is a few kilobytes per concept; anything near this is not one of ours.
-_MAX_HEADER = 8 * 2**20
+MAX_HEADER = 8 * 2**20
+_MAX_TENSORS = 20_000  # a thousand concepts have fewer, and each one takes its time
+# Those that NumPy has too; nothing that this pack writes is of another one.
+_TYPES = frozenset(
+    f"torch.{name}"
+    for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+)
 
 
 class TensorFileError(ValueError):
@@ -45,8 +51,14 @@ def read_tensors(path: Path) -> TensorFile:
         ) from error
     try:
         (length,) = struct.unpack("<Q", content[:8])
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-        return TensorFile(dict(metadata), load(content))
+        header = json.loads(content[8 : 8 + length])
+        if len(header) > _MAX_TENSORS:
+            raise ValueError(f"it lists {len(header):,} tensors, more than {_MAX_TENSORS:,}")
+        metadata = header.get("__metadata__", {})
+        found = TensorFile(dict(metadata), load(content))
+        if odd := {str(tensor.dtype) for tensor in found.tensors.values()} - _TYPES:
+            raise ValueError(f"it holds tensors of type {', '.join(sorted(odd))}")
+        return found
     except Exception as error:  # the library raises half a dozen types of its own, of Rust's and PyTorch's
         raise TensorFileError(
             f"{path.name} is damaged or no safetensors file ({type(error).__name__}: {str(error)[:200]})."
@@ -74,8 +86,8 @@ def _credible(name: str, start: bytes, size: int) -> bytes:
         raise TensorFileError(
             f"{name} is truncated or not a safetensors file: header of {length} bytes, file of {size}."
         )
-    if length > _MAX_HEADER:
+    if length > MAX_HEADER:
         raise TensorFileError(
-            f"{name} has a header of {length:,} bytes; one of this pack's stays below {_MAX_HEADER:,}."
+            f"{name} has a header of {length:,} bytes; one of this pack's stays below {MAX_HEADER:,}."
         )
     return start

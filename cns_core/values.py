@@ -18,6 +18,8 @@ def shown(value: object, most: int = 60) -> str:
 
 def odd_character(text: str) -> str | None:
     """The first character that has no place in one printable line, as U+XXXX; None when there is none."""
+    if text.isprintable():  # fast, and stricter
+        return None
     found = next((c for c in text if unicodedata.category(c) in _NOT_ON_A_LINE), None)
     return None if found is None else f"U+{ord(found):04X}"
 

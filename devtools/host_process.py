@@ -95,6 +95,12 @@ class HostProcess:
         """The address of the web interface."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def __enter__(self) -> HostProcess:
         try:
             self.start()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
 from ..cns_core.concept import KINDS, Concept, TrainingImage, check_token, make_token
 from ..cns_core.host import paths
+from ..cns_core.host.memory import memory_for_pictures
 from ..cns_core.host.progress import Progress
 from ..cns_core.images import (
     MASK_SHOWS,
@@ -19,11 +20,11 @@ from ..cns_core.images import (
     Bucketing,
     images_from_batches,
     images_from_files,
-    list_images,
     thumbnails,
-    told_left_out,
 )
-from .sockets import ConceptSocket, advanced, schema, takes_lists
+from ..cns_core.picture_files import list_images, told_left_out
+from .sockets import ConceptSocket, advanced, schema
+from .values import checked
 
 NO_FOLDER = "(none)"
 
@@ -169,7 +170,7 @@ class LoadConceptImages(io.ComfyNode):
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     @classmethod
-    @takes_lists("images", "mask")
+    @checked("images", "mask")
     def execute(
         cls,
         name: str,
@@ -203,13 +204,17 @@ class LoadConceptImages(io.ComfyNode):
             raise ValueError(
                 "A mask is connected without images. Masks of pictures in a folder are their alpha channels."
             )
+        room = memory_for_pictures()
         if not images:
             files, left_out = list_images(paths.image_folder(folder))
             with Progress(len(files)) as progress:
-                built, notes = images_from_files(files, rule, bucketing, progress.phase)
+                built, notes = images_from_files(files, rule, bucketing, progress.phase, room)
             notes = [*told_left_out(left_out), *notes]
         else:
-            built, notes = images_from_batches(images, mask, rule, bucketing, mask_shows)
+            with Progress(1) as progress:
+                built, notes = images_from_batches(
+                    images, mask, rule, bucketing, mask_shows, progress.phase, room
+                )
         concept = Concept(name.strip(), token, class_word.strip(), kind, built)
         lines = [
             f"`{concept.token}`: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"

@@ -11,6 +11,7 @@ from ..cns_core.host import queue
 from ..cns_core.host.personalize import personalize
 from ..cns_core.memory import ConceptMemory
 from .sockets import MemorySocket, schema
+from .values import checked
 
 _REFUSE, _CLOSE_TOO = "refuse", "a close one too"
 
@@ -67,6 +68,7 @@ class ApplyPersonalizedUNet(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(
         cls,
         model: Any,

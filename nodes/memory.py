@@ -11,6 +11,7 @@ from ..cns_core.host import paths, queue
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.memory_file import file_digest, load_memory, update_memory
 from .sockets import MemorySocket, schema
+from .values import check_input, checked
 
 
 class SaveConceptMemory(io.ComfyNode):
@@ -64,6 +65,7 @@ class SaveConceptMemory(io.ComfyNode):
     ) -> list[str]:
         if memory is not None:
             return []
+        check_input(cls, "filename", filename)
         path = paths.new_memory_file(filename)
         paths.check_writable(path)
         graph = cls.hidden.prompt
@@ -74,6 +76,7 @@ class SaveConceptMemory(io.ComfyNode):
         return ["memory"]
 
     @classmethod
+    @checked()
     def execute(cls, memory: ConceptMemory, filename: str, overwrite: bool) -> io.NodeOutput:
         path = paths.new_memory_file(filename)
         update_memory(path, memory, replace=overwrite)
@@ -112,6 +115,7 @@ class LoadConceptMemory(io.ComfyNode):
         return file_digest(paths.memory_file(file))
 
     @classmethod
+    @checked()
     def execute(cls, file: str) -> io.NodeOutput:
         memory = load_memory(paths.memory_file(file))
         return io.NodeOutput(memory, memory.summary(), ui=ui.PreviewText(memory.summary()))

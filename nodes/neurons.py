@@ -13,6 +13,7 @@ from ..cns_core.host.progress import Progress
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.methods import METHODS
 from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of
+from .values import checked
 
 # What users choose from, and the method of the registry that it stands for.
 DIRECTIONS, NEURONS = "directions", "neurons"
@@ -64,6 +65,7 @@ class SelectConceptNeurons(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(
         cls,
         model: Any,
@@ -78,5 +80,5 @@ class SelectConceptNeurons(io.ComfyNode):
             chosen = chosen_of(method.Selection, settings)
             plan = prepare(model, clip, concept, memory, method, chosen, progress.phase)
         earlier = {c.token: c.change for c in memory.concepts} if memory is not None else {}
-        text = plan.prepared.report(plan.parameters, earlier)
+        text = "\n\n".join([*plan.notes, plan.prepared.report(plan.parameters, earlier)])
         return io.NodeOutput(plan, plan.prepared.picture(earlier), text, ui=ui.PreviewText(text))

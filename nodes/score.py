@@ -10,10 +10,12 @@ from torch import Tensor
 from ..cns_core.concept import Concept
 from ..cns_core.evaluation.clip_scores import replace_tokens
 from ..cns_core.host.paths import PHOTO_CLIP
+from ..cns_core.host.progress import Progress
 from ..cns_core.host.prompts import plain_words
 from ..cns_core.host.scorer import load_scorer
 from ..cns_core.memory import ConceptMemory
-from .sockets import ConceptSocket, MemorySocket, schema, takes_lists
+from .sockets import ConceptSocket, MemorySocket, schema
+from .values import checked
 
 
 class CLIPScore(io.ComfyNode):
@@ -69,7 +71,7 @@ class CLIPScore(io.ComfyNode):
         )
 
     @classmethod
-    @takes_lists("image", "reference")
+    @checked("image", "reference")
     def execute(
         cls,
         image: Sequence[Tensor],
@@ -93,9 +95,15 @@ class CLIPScore(io.ComfyNode):
         written, embeddings = plain_words(prompt)
         plain_prompt = replace_tokens(written, words)
         references = [_pictures(reference)] if reference else [[i.pixels for i in c.images] for c in concepts]
-        scorer = load_scorer(clip_model)
-        scores = scorer.score(_pictures(image), plain_prompt, references)
-        lines = [scores.as_text(), f"- prompt scored: {plain_prompt}"]
+        pictures = _pictures(image)
+        total = len(pictures) + sum(map(len, references))
+        with Progress(total) as progress:
+            progress.phase(0, total)
+            scorer, fetched = load_scorer(clip_model)
+            scores = scorer.score(
+                pictures, plain_prompt, references, lambda done: progress.phase(done, total)
+            )
+        lines = [scores.as_text(), f"- prompt scored: {plain_prompt}", *fetched]
         if (sections := len(scorer.sections(plain_prompt))) > 1:
             lines.append(f"- it is too long for this CLIP: read in {sections} sections, scored by their mean")
         if embeddings:

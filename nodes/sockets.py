@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -11,7 +10,6 @@ from comfy_api.latest import io
 from ..cns_core.settings import Described, described
 
 CATEGORY = "CNS"
-Execute = Callable[..., io.NodeOutput]
 
 # With the pack's prefix: "CONCEPT" and "MEMORY" are anybody's words, and packs that mean different things by
 # them could be wired together.
@@ -48,34 +46,6 @@ def chosen_of(settings: type[Any], values: Mapping[str, Any]) -> Any:
     ValueError for a value out of its range.
     """
     return settings(**{name: values[name] for name in described(settings) if name in values})
-
-
-def takes_lists(*lists: str) -> Callable[[Execute], Execute]:
-    """For `execute` of a node with `is_input_list`, to which the host gives every input as a list: those that
-    are named here stay lists, of the others it gets the only value; ValueError where one of them has several.
-
-    Stock nodes that give lists, such as *Load Image Dataset from Folder*, would otherwise run the node once
-    for each picture.
-    """
-
-    def decorate(execute: Execute) -> Execute:
-        @functools.wraps(execute)
-        def with_lists(cls: type[Any], **inputs: Any) -> io.NodeOutput:
-            return execute(cls, **_single(inputs, lists))
-
-        return with_lists
-
-    return decorate
-
-
-def _single(inputs: Mapping[str, Any], lists: Sequence[str]) -> dict[str, Any]:
-    several = {name: len(v) for name, v in inputs.items() if name not in lists and len(v) != 1}
-    if several:
-        raise ValueError(
-            f"{', '.join(f'{name} came as a list of {count}' for name, count in several.items())}; one value "
-            "was expected. Only pictures and masks may come as lists here."
-        )
-    return {name: list(v) if name in lists else v[0] for name, v in inputs.items()}
 
 
 def _socket(name: str, default: Any, what: Described, prefix: str, optional: bool) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..cns_core.concept import Concept
 from ..cns_core.evaluation.plots import loss_curve
+from ..cns_core.host.kept import Limits
 from ..cns_core.host.learn import Lesson, Preview, learn
 from ..cns_core.host.types import Loaded
 from ..cns_core.memory import ConceptMemory
@@ -17,7 +18,8 @@ from ..cns_core.method import Plan
 from ..cns_core.methods import METHODS
 from ..cns_core.priors import PRIORS
 from ..cns_core.settings import TrainSettings, described
-from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of, takes_lists
+from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of
+from .values import checked
 
 _NEURONS, _DIRECTIONS = METHODS["cns"].Training, METHODS["directions"].Training
 _AUTOMATIC = "automatic"
@@ -84,6 +86,7 @@ class ContinualTrain(io.ComfyNode):
                     prefix="For directions. ",
                     optional=True,
                 ),
+                *sockets_of(Limits, ["keep_gb", "keep_days"], optional=True),
             ],
             outputs=[
                 MemorySocket.Output("learned", display_name="memory"),
@@ -93,7 +96,7 @@ class ContinualTrain(io.ComfyNode):
         )
 
     @classmethod
-    @takes_lists("class_images")
+    @checked("class_images")
     def execute(
         cls,
         model: Any,
@@ -118,6 +121,7 @@ class ContinualTrain(io.ComfyNode):
             chosen_of(TrainSettings, settings),
             chosen_of(neurons.method.Training, settings),
             Preview(preview_prompt.strip(), preview_every),
+            chosen_of(Limits, settings),
         )
         learned = learn(lesson)
         losses = {name: values.tolist() for name, values in learned.memory.concepts[-1].losses.items()}

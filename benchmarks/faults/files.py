@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import tempfile
 import time
@@ -12,13 +13,14 @@ from random import Random
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
 from cns_core.checkpoint import CheckpointError, TrainerState, load_state
 from cns_core.memory import ConceptMemory
 from cns_core.memory_file import MemoryFileError, load_memory, save_memory
 
 from .mutations import mutated
-from .samples import RUN_KEY, checkpoint_file, memory_file
+from .samples import RUN_KEY, checkpoint_file, many_concepts, memory_file
 
 _MAX_MESSAGE = 2_000  # characters
 
@@ -120,3 +122,25 @@ def checkpoint_fault(state: TrainerState) -> str | None:
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def slowest_large_file(seed: int, count: int = 20) -> tuple[float, int]:
+    """Seconds for the slowest of some files of many small concepts or of nothing but names, and the bytes of
+    the largest.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.safetensors"
+        save_memory(path, many_concepts(seed, 1024))
+        whole, chance, slowest, largest = path.read_bytes(), Random(seed), 0.0, 0
+        crowd = save({f"concepts.0.change.{number}": torch.zeros(0) for number in range(80_000)})
+        for number in range(count):
+            content = (
+                (whole, crowd, crowd + bytes(2**22))[number] if number < 3 else mutated(whole, crowd, chance)
+            )
+            path.write_bytes(content)
+            largest = max(largest, len(content))
+            begin = time.perf_counter()
+            with contextlib.suppress(MemoryFileError):
+                load_memory(path)
+            slowest = max(slowest, time.perf_counter() - begin)
+    return slowest, largest

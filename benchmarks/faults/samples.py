@@ -80,3 +80,10 @@ def checkpoint_file(folder: Path, seed: int) -> bytes:
     )
     save_state(path, state, RUN_KEY)
     return path.read_bytes()
+
+
+def many_concepts(seed: int, count: int) -> ConceptMemory:
+    """A memory of so many concepts that its words, and not its numbers, are what takes time."""
+    chance = torch.Generator().manual_seed(seed)
+    learned = tuple(concept(f"c {number}", 2, chance) for number in range(count))
+    return ConceptMemory(ModelIdentity("SD1", "ab" * 32), LAYOUT, learned)

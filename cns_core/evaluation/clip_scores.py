@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..picture_files import stays_inside
+from ..values import shown
+
 Images = Tensor | Sequence[Tensor]
 """Float pictures in [0, 1]: one (B, H, W, 3) tensor, or several, also (H, W, 3), of differing size."""
+
+OnPictures = Callable[[int], None]
+
+
+def _nothing(done: int) -> None:
+    """Shows no progress."""
+
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _FILES = "config.json, model.safetensors, tokenizer and preprocessor files"
+_LONGEST = 4  # times the shorter side
+MAX_PROMPT = 20_000  # characters
 BATCH = 16  # pictures encoded at once; ViT-L/14 at 336 px then stays below 1 GB
 _HUGGING_FACE_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LEARNED_TOKEN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_-]*>")
@@ -78,9 +90,13 @@ def preprocess(images: Tensor, size: int, mean: Sequence[float], std: Sequence[f
             f"Pictures must be a float tensor (B, H, W, 3), got {images.dtype} {tuple(images.shape)}. "
             "Convert to RGB in [0, 1] first."
         )
+    shorter = min(images.shape[1:3])
+    # Of a strip only the middle is seen, and the whole of it would grow to gigabytes.
+    longest = _LONGEST * shorter
+    top, left = (max(0, (side - longest) // 2) for side in images.shape[1:3])
+    images = images[:, top : top + longest, left : left + longest]
     pixels = images.float().permute(0, 3, 1, 2)  # (B, 3, H, W)
     height, width = pixels.shape[-2:]
-    shorter = min(height, width)
     resized = (int(height * size / shorter), int(width * size / shorter))
     pixels = F.interpolate(pixels, resized, mode="bicubic", antialias=True, align_corners=False)
     pixels = pixels.clamp(0.0, 1.0)  # bicubic overshoots at edges; the 8-bit pictures CLIP knows cannot
@@ -127,9 +143,10 @@ class ClipScorer:
         """
         from transformers import AutoTokenizer, CLIPModel
 
-        where: dict[str, Any] = {"cache_dir": cache_dir}
+        # Without pickles, and without code that a folder or a page may bring along.
+        where: dict[str, Any] = {"cache_dir": cache_dir, "trust_remote_code": False}
         if Path(source).is_dir():
-            where = {"local_files_only": True}
+            where = {"local_files_only": True, "trust_remote_code": False}
             _check_folder(Path(source))
         elif not _HUGGING_FACE_ID.fullmatch(source):
             raise ValueError(
@@ -137,7 +154,8 @@ class ClipScorer:
                 "the tokenizer's files, or a Hugging Face id such as openai/clip-vit-base-patch32."
             )
         try:
-            loaded: Any = CLIPModel.from_pretrained(source, output_loading_info=True, **where)
+            weights = {"output_loading_info": True, "use_safetensors": True}
+            loaded: Any = CLIPModel.from_pretrained(source, **weights, **where)
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(
@@ -154,8 +172,11 @@ class ClipScorer:
             )
         return cls(model.eval().float().to(device), tokenizer, *_pixel_statistics(source, where))
 
-    def encode_images(self, images: Images) -> Tensor:
-        """Unit vectors (N, d), on the CPU, one for each picture."""
+    def encode_images(self, images: Images, on_progress: OnPictures = _nothing) -> Tensor:
+        """Unit vectors (N, d), on the CPU, one for each picture.
+
+        `on_progress(done)` is called with the number of pictures encoded so far, and may raise to stop.
+        """
         parts = [images] if isinstance(images, Tensor) else list(images)
         parts = [part.unsqueeze(0) if part.ndim == 3 else part for part in parts]
         if not sum(len(part) for part in parts):
@@ -165,12 +186,18 @@ class ClipScorer:
             pixels = preprocess(batch.to(self.model.device), self.image_size, self.mean, self.std)
             with torch.no_grad():
                 features.append(_features(self.model.get_image_features(pixel_values=pixels)).cpu())
+            on_progress(sum(map(len, features)))
         return torch.cat(features)
 
     def sections(self, prompt: str) -> list[str]:
         """A prompt in as few parts as this CLIP model can read, cut between words; ValueError for one word
         that it cannot.
         """
+        if len(prompt) > MAX_PROMPT:
+            raise ValueError(
+                f"The prompt has {len(prompt):,} characters, expected at most {MAX_PROMPT:,}: "
+                f"{shown(prompt)}."
+            )
         parts: list[str] = []
         for word in prompt.split() or [""]:
             longer = f"{parts[-1]} {word}" if parts else word
@@ -213,15 +240,31 @@ class ClipScorer:
         return float(self._prompt_cosines(features, _one_each(prompts, len(features))).mean())
 
     def score(
-        self, generated: Images, prompts: str | Sequence[str], references: Sequence[Images] = ()
+        self,
+        generated: Images,
+        prompts: str | Sequence[str],
+        references: Sequence[Images] = (),
+        on_progress: OnPictures = _nothing,
     ) -> ClipScores:
-        """CLIP-T, and CLIP-I as the mean over concepts: `references` holds each concept's pictures."""
-        features = self.encode_images(generated)
+        """CLIP-T, and CLIP-I as the mean over concepts: `references` holds each concept's pictures.
+
+        `on_progress(done)`: see `encode_images`; over all of them.
+        """
+        done = 0
+
+        def encoded(pictures: Images) -> Tensor:
+            nonlocal done
+            before = done
+            found = self.encode_images(pictures, lambda count: on_progress(before + count))
+            done += len(found)
+            return found
+
+        features = encoded(generated)
         each = _one_each(prompts, len(features))
         text = self._prompt_cosines(features, each)
         image: Tensor | None = None
         if references:
-            per_concept = [(features @ self.encode_images(pictures).T).mean(dim=1) for pictures in references]
+            per_concept = [(features @ encoded(pictures).T).mean(dim=1) for pictures in references]
             image = torch.stack(per_concept).mean(dim=0)  # (N,)
         return ClipScores(
             clip_i=None if image is None else float(image.mean()),
@@ -260,6 +303,28 @@ def _check_folder(folder: Path) -> None:
             f"{str(folder)!r} holds a model of type {kind!r}, expected 'clip' (text and vision together). "
             "Stable Diffusion's text encoder alone cannot score; use e.g. openai/clip-vit-base-patch32."
         )
+    weights = folder / "model.safetensors"
+    index = folder / "model.safetensors.index.json"
+    if not weights.is_file() and not index.is_file():
+        raise ValueError(
+            f"{str(folder)!r} has no model.safetensors. Weights in other forms (pytorch_model.bin) are "
+            "pickles, which can run any code, and are not opened: download the safetensors file."
+        )
+    listed = {weights.name} if not index.is_file() else _indexed(index)
+    for name in sorted(listed):
+        if Path(name).name != name or not stays_inside(folder / name):
+            raise ValueError(
+                f"{str(index if index.is_file() else weights)!r} leads to {shown(name)}, outside the folder. "
+                "Put the weights themselves into it."
+            )
+
+
+def _indexed(index: Path) -> set[str]:
+    """The files of weights that an index names."""
+    try:
+        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{str(index)!r} is no index of weights ({error}). Download it again.") from error
 
 
 def _pixel_statistics(source: str, where: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:

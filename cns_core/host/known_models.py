@@ -7,14 +7,13 @@ is kept, 30 KB, and every later one that agrees with it goes by its name.
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..atomic_write import write_atomically
 from ..identity import ModelIdentity, Sample
+from ..tensor_file import read_tensors
+from .kept import keep, set_aside, used
 from .paths import work_folder
 from .types import Clip
 
@@ -31,6 +30,8 @@ def lasting_key(identity: ModelIdentity) -> str:
     same = next((other for other in known if other.same_as(identity)), None)
     if same is None:
         _keep(identity)
+    else:
+        used(_path(same))
     return _key(same or identity)
 
 
@@ -53,16 +54,20 @@ def _key(identity: ModelIdentity) -> str:
 def _keep(identity: ModelIdentity) -> None:
     assert identity.sample is not None
     about = {"family": identity.family, "fingerprint": identity.fingerprint}
+    keep(_path(identity), save(identity.sample.tensors(), about))
+
+
+def _path(identity: ModelIdentity) -> Path:
+    assert identity.sample is not None
     name = f"{identity.fingerprint[:16]}-{identity.sample.digest()[:16]}.safetensors"
-    write_atomically(work_folder("models") / name, save(identity.sample.tensors(), about))
+    return work_folder("models") / name
 
 
 def _read(path: Path) -> ModelIdentity | None:
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            sample = Sample.read({name: file.get_tensor(name) for name in Sample.NAMES})
-        return ModelIdentity(about["family"], about["fingerprint"], sample)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        logging.warning(f"CNS: {path} is damaged ({error}); delete it.")
+        file = read_tensors(path)
+        sample = Sample.read(file.tensors)
+        return ModelIdentity(file.metadata["family"], file.metadata["fingerprint"], sample)
+    except (KeyError, ValueError) as error:
+        set_aside(path, error)
         return None

@@ -5,28 +5,29 @@ train, and keep what was learned.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-import comfy.model_management as management
 import torch
 from torch import Tensor
 
 from ..captions import template_captions
-from ..checkpoint import state_bytes
+from ..checkpoint import CheckpointError, state_bytes
 from ..concept import Concept
 from ..memory import ConceptMemory, LearnedConcept
 from ..method import Adaptation, Plan
 from ..priors import PRIORS
 from ..settings import TrainSettings
-from ..tokens import initial_vectors
+from ..tokens import TokenVectors, initial_vectors
 from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
 from .backend import HostBackend, training_mode
 from .class_images import drawn_class_images
 from .draw import draw, without_guidance
 from .identity import vae_identity
+from .kept import Limits, prune
 from .known_models import computes_as, lasting_digest, lasting_key
 from .latents import encode_concept, encode_fitted, encode_pixels
 from .model import BaseModel, noise_levels, read_base
@@ -40,6 +41,7 @@ from .weights import Weights
 
 # A run that is killed outright loses at most this many steps; Cancel and errors lose none.
 _CHECKPOINT_EVERY = 100
+_RESULTS = "2"  # how results are kept: the new concept alone
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Preview:
 class Lesson:
     """One concept to be learned on top of a memory: all that decides what comes of it, and how to show it.
 
-    class_images: `(H, W, C)` each, what the user connected; method_settings: `plan.method.Training`.
+    class_images: `(H, W, C)` each, what the user connected; method_settings: `plan.method.Training`; limits:
+    of what is kept on disk.
     """
 
     loaded: Loaded
@@ -65,6 +68,7 @@ class Lesson:
     settings: TrainSettings = field(default_factory=TrainSettings)
     method_settings: Any = None
     preview: Preview = field(default_factory=Preview)
+    limits: Limits = field(default_factory=Limits)
 
     def check(self, base: BaseModel) -> None:
         """ValueError, before any long work, when the parts do not fit each other."""
@@ -90,6 +94,7 @@ class Lesson:
             of_images.update(repr(tuple(image.shape)).encode())
             of_images.update(image.float().cpu().contiguous().numpy().tobytes())
         return lasting_digest(
+            _RESULTS,
             self.models_key(base),
             self.plan.made_from,
             self.concept.digest(),
@@ -97,6 +102,22 @@ class Lesson:
             str(self.kept_settings()),
             of_images.hexdigest(),
         )
+
+    def fault(self, found: ConceptMemory, base: BaseModel) -> str | None:
+        """What is wrong with a result that should be this lesson's, its concept alone; None for nothing."""
+        concept = self.concept
+        if not found.base.same_as(base.identity) or found.layout != base.layout:
+            return f"it was made on {found.base}"
+        if len(found) != 1:
+            return f"it holds {len(found)} concepts, expected one"
+        learned = found.concepts[0]
+        seen = (learned.name, learned.token, learned.class_word, learned.kind, learned.method)
+        wanted = (concept.name, concept.token, concept.class_word, concept.kind, self.plan.method.name)
+        if seen != wanted:
+            return f"it holds {', '.join(seen)}; expected {', '.join(wanted)}"
+        if learned.settings != json.loads(json.dumps(self.kept_settings())):
+            return "it was learned by other settings"
+        return found.fault_of_tokens(base.token_widths)
 
     def models_key(self, base: BaseModel) -> str:
         """All of MODEL, CLIP and VAE that decides what is learned or drawn."""
@@ -133,23 +154,24 @@ def learn(lesson: Lesson) -> Learned:
     base = read_base(lesson.loaded.model, lesson.loaded.clip)
     lesson.check(base)
     run = Run(work_folder("runs"), lesson.key(base))
-    if (finished := run.result()) is not None:
-        return Learned(
-            finished,
-            ["This run was finished before; its result was taken from disk. Change the seed to train anew."],
-        )
+    if (finished := run.result(lambda found: lesson.fault(found, base))) is not None:
+        earlier = lesson.memory or ConceptMemory(base.identity, base.layout)
+        told = "This run was finished before; its result was taken from disk. Change the seed to train anew."
+        return Learned(earlier.with_learned(finished), [told])
     with Progress(lesson.settings.steps) as progress:
         try:
-            return LearningRun(lesson, base, run, progress).result()
-        except (torch.OutOfMemoryError, management.OOM_EXCEPTION) as error:
+            learned = LearningRun(lesson, base, run, progress).result()
+        except Exception as error:
             if not _is_out_of_memory(error):
                 raise
             raise RuntimeError(
                 f"Out of memory while training at batch size {lesson.settings.batch_size} ({error}). "
                 "Lower the concept's resolution or batch_size (gradient_accumulation makes up for it), "
-                "use prior 'none' or 'image-free', or close other programs. "
-                "What was learned until then is kept: queue the same graph again to go on."
+                f"use prior 'none' or 'image-free', or close other programs. {run.told_kept()}"
             ) from error
+    if told := prune(lesson.limits, [run.result_file]):
+        learned.notes.append(told)
+    return learned
 
 
 class LearningRun:
@@ -161,7 +183,9 @@ class LearningRun:
 
     def result(self) -> Learned:
         """Prepare, train, and keep the memory on disk."""
-        lesson, data, notes = self.lesson, self._data(), self._of_patches()
+        lesson, notes = self.lesson, self.run.notes
+        data = self._data()
+        notes += self._of_patches()
         with training_mode():
             loaded, concept = lesson.loaded, lesson.concept
             tables = {n: t.detach().float().cpu() for n, t in token_tables(loaded.clip).items()}
@@ -172,29 +196,36 @@ class LearningRun:
             adaptation = plan.method.start(
                 plan.prepared, self.earlier, lesson.method_settings, backend.device
             )
-            state = self.run.checkpoint()
-            trainer = ConceptTrainer(backend, data, adaptation, vectors, lesson.settings, resume=state)
-            if state is not None:
-                notes.append(
-                    f"Resumed after step {trainer.step} of {lesson.settings.steps}, "
-                    "where an earlier run of this graph stopped."
-                )
+            trainer = self._trainer(backend, data, adaptation, vectors)
             self.run.check_space(self._to_be_kept(trainer))
             try:
                 trainer.run(lambda report: self._on_step(report, trainer, backend))
             except BaseException:  # Cancel is a BaseException on newer hosts; nothing is swallowed
                 if trainer.step:
-                    self.run.save_checkpoint(trainer.state())
+                    self.run.save_checkpoint(trainer.state(), trainer.step)
                 raise
         memory = self.earlier.with_learned(self._learned(trainer, adaptation))
-        try:
-            self.run.finish(memory)
-        except OSError as error:  # the memory itself is whole, and goes on to the nodes that wait for it
-            notes.append(
-                f"The result could not be kept for the next time: {error} Save it with Save Concept "
-                "Memory: once ComfyUI is closed, nothing else holds it."
-            )
+        self.run.finish(memory)
         return Learned(memory, notes)
+
+    def _trainer(
+        self, backend: HostBackend, data: TrainingData, adaptation: Adaptation, vectors: TokenVectors
+    ) -> ConceptTrainer:
+        """One that goes on where an earlier run of the same stopped, if there was one."""
+        settings = self.lesson.settings
+        if (state := self.run.checkpoint()) is not None:
+            try:
+                trainer = ConceptTrainer(backend, data, adaptation, vectors, settings, resume=state)
+            except CheckpointError as error:
+                self.run.refuse_checkpoint(error)
+            else:
+                self.run.kept_step = trainer.step
+                self.run.notes.append(
+                    f"Resumed after step {trainer.step} of {settings.steps}, where an earlier run of this "
+                    "graph stopped."
+                )
+                return trainer
+        return ConceptTrainer(backend, data, adaptation, vectors, settings)
 
     def _of_patches(self) -> list[str]:
         loaded = self.lesson.loaded
@@ -232,6 +263,7 @@ class LearningRun:
             self._class_prompt(),
             wanted,
             lambda done, picture: self.progress.phase(done, count, picture),
+            self.run.notes,
         ):
             latents = encode_pixels(loaded, image)[0]
             gathered[latents.shape[1], latents.shape[2]].append(latents)
@@ -260,7 +292,7 @@ class LearningRun:
                 seed = self.lesson.settings.seed % 2**32
                 picture = draw(drawing, [preview.prompt], (height, width), [seed])
         if report.step % _CHECKPOINT_EVERY == 0 and not last:
-            self.run.save_checkpoint(trainer.state())
+            self.run.save_checkpoint(trainer.state(), report.step)
         self.progress.step(report, picture)  # raises when the user cancelled
 
     def _learned(self, trainer: ConceptTrainer, adaptation: Adaptation) -> LearnedConcept:
@@ -281,5 +313,9 @@ class LearningRun:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """The host's OOM_EXCEPTION is plain `Exception` where PyTorch has none of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+    """A GPU's allocator has an error of its own; the CPU's has words, by the system; the host's
+    OOM_EXCEPTION is plain `Exception` where PyTorch has none.
+    """
+    words = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+    own = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return own or (isinstance(error, RuntimeError | OSError) and any(w in str(error).lower() for w in words))

@@ -27,7 +27,7 @@ class BaseModel:
     """The base that concepts are learned on: a MODEL and CLIP pair, as it computes without any memory.
 
     weights: `name -> (out, text_dim)`, patched where the MODEL is a merge or carries LoRAs; parameters: of
-    the whole U-Net.
+    the whole U-Net; token_widths: of each text encoder's token table.
     """
 
     identity: ModelIdentity
@@ -35,6 +35,7 @@ class BaseModel:
     layout: ProjectionLayout
     weights: Mapping[str, Tensor]
     parameters: int
+    token_widths: Mapping[str, int]
 
 
 def read_base(model: Model, clip: Clip) -> BaseModel:
@@ -44,7 +45,8 @@ def read_base(model: Model, clip: Clip) -> BaseModel:
     family, layout = check_pair(model, clip)
     identity = model_identity(model, clip, family, layout)
     parameters = sum(p.numel() for p in model.model.diffusion_model.parameters())
-    return BaseModel(identity, family, layout, projection_weights(model, layout), parameters)
+    widths = {name: table.shape[1] for name, table in token_tables(clip).items()}
+    return BaseModel(identity, family, layout, projection_weights(model, layout), parameters, widths)
 
 
 def possible_bases(model: Model, clip: Clip) -> list[ModelIdentity]:

@@ -107,7 +107,15 @@ def clip_model(name: str) -> str:
             "or a CLIP folder below models/."
         )
     folder = _inside(models_folder(), name.strip(), "the models folder")
-    return str(folder) if folder.is_dir() else name.strip()
+    if folder.is_dir():
+        return str(folder)
+    first = folder.parent if "/" in name else None
+    if first is not None and first.is_dir():  # a folder of that name is meant, and nobody else need know
+        there = ", ".join(sorted(p.name for p in first.iterdir() if p.is_dir())[:20]) or "none"
+        raise ValueError(
+            f"There is no folder {name.strip()!r} below {models_folder()}. Folders in {first}: {there}."
+        )
+    return name.strip()
 
 
 def models_folder() -> Path:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ..identity import ModelIdentity
 from ..memory import ConceptMemory
 from .apply import apply_changes
-from .model import possible_bases
-from .text import with_tokens
+from .model import check_pair, possible_bases
+from .text import token_tables, with_tokens
 from .types import Clip, Model
 
 _CLOSE = 0.5  # models that have nothing in common are about 1.4 apart
@@ -45,6 +45,8 @@ def personalize(
         ValueError: the memory was made on another base, or has no such stage or concept.
     """
     warning = _check_base(memory, possible_bases(model, clip), close_too)
+    widths = {name: table.shape[1] for name, table in token_tables(clip).items()}
+    memory.check_fits(check_pair(model, clip)[1], widths)
     stage, single = memory.stage(as_of) if as_of.strip() else memory, memory.strengths(strengths)
     drawn = apply_changes(model, stage, strength, single)
     return Personalized(drawn, with_tokens(clip, stage.token_vectors()), warning)

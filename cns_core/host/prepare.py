@@ -18,7 +18,7 @@ from ..memory import ConceptMemory
 from ..method import Method, Plan
 from ..moments import second_moment
 from ..text_features import counted_tokens
-from .kept_moments import kept_moment
+from .kept_moments import KeptMoments
 from .known_models import computes_as, lasting_digest
 from .model import BaseModel, check_trainable, read_base
 from .text import check_class_word, check_length, encode_prompts, known_tokens, with_tokens
@@ -54,7 +54,10 @@ def prepare(
         method.name,
         str(asdict(settings)),
     )
-    return Plan(method, settings, prepared, base.identity, concept.digest(), made_from, base.parameters)
+    notes = tuple(material.notes)
+    return Plan(
+        method, settings, prepared, base.identity, concept.digest(), made_from, base.parameters, notes
+    )
 
 
 def check_concept(
@@ -64,6 +67,7 @@ def check_concept(
     check_trainable(model, clip)
     if memory is not None:
         memory.check_base(base.identity)
+        memory.check_fits(base.layout, base.token_widths)
         check_free(concept.token, concept.name, [(c.name, c.token) for c in memory.concepts])
     if concept.token in known_tokens(clip):
         raise ValueError(
@@ -75,6 +79,7 @@ def check_concept(
     for image in concept.images:
         # The class word takes at least as many tokens as the learned one, which takes one.
         captions = [c for c in map(concept.class_caption, image.captions) if c not in checked]
+        management.throw_exception_if_processing_interrupted()
         try:
             check_length(clip, captions)
         except ValueError as error:
@@ -97,6 +102,7 @@ class HostMaterial:
         self.earlier = () if memory is None else memory.taught()
         self.device = management.get_torch_device()
         self._base, self._clip, self._on_progress = base, clip, on_progress
+        self.notes: list[str] = []  # for the user, about what is kept on disk
         self._with_earlier = clip if memory is None else with_tokens(clip, memory.token_vectors())
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -137,13 +143,14 @@ class HostMaterial:
             )
             return second_moment(features, width)
 
+        kept = KeptMoments(self._clip, tokens, width)
         with torch.no_grad():
-            return [
-                kept_moment(self._clip, prompts, tokens, partial(moment, number))
-                if number < lasting and prompts
-                else moment(number)
+            moments = [
+                kept.get(prompts, partial(moment, number)) if number < lasting and prompts else moment(number)
                 for number, prompts in enumerate(groups)
             ]
+        self.notes += kept.notes
+        return moments
 
     def _load(self) -> None:
         management.load_models_gpu([self._clip.patcher], force_full_load=True)

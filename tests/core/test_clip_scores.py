@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cns_core.evaluation.clip_scores import (
+    BATCH,
     OPENAI_MEAN,
     OPENAI_STD,
     ClipScorer,
@@ -210,3 +211,62 @@ def test_a_model_with_missing_weights_is_refused(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 1 weights, such as 'visual_projection\.weight'"):
         ClipScorer.load(str(folder), "cpu")
+
+
+def test_weights_in_a_pickle_are_not_opened(tmp_path: Path) -> None:
+    folder = write_clip_folder(tmp_path / "clip")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"no model\.safetensors.*pickles, which can run any code"):
+        ClipScorer.load(str(folder), "cpu")
+
+
+def test_weights_outside_the_folder_are_not_opened(tmp_path: Path) -> None:
+    folder = write_clip_folder(tmp_path / "clip")
+    outside = tmp_path / "outside.safetensors"
+    (folder / "model.safetensors").rename(outside)
+    (folder / "model.safetensors").symlink_to(outside)
+    with pytest.raises(ValueError, match="outside the folder"):
+        ClipScorer.load(str(folder), "cpu")
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"metadata": {}, "weight_map": {"logit_scale": "../outside.safetensors"}}')
+    with pytest.raises(ValueError, match=r"leads to '\.\./outside\.safetensors', outside the folder"):
+        ClipScorer.load(str(folder), "cpu")
+    index.write_text("{}")
+    with pytest.raises(ValueError, match="is no index of weights"):
+        ClipScorer.load(str(folder), "cpu")
+
+
+def test_code_of_a_folders_own_is_not_run(tmp_path: Path) -> None:
+    folder = write_clip_folder(tmp_path / "clip")
+    (folder / "own.py").write_text("raise SystemExit('ran')\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        config = json.loads((folder / name).read_text())
+        config["auto_map"] = {"AutoTokenizer": ["own.Tokens", "own.Tokens"], "AutoModel": "own.Model"}
+        (folder / name).write_text(json.dumps(config))
+    ClipScorer.load(str(folder), "cpu")
+
+
+def test_of_a_strip_only_the_middle_is_resized(scorer: ClipScorer) -> None:
+    strip = torch.zeros(1, 16, 16_384, 3)
+    strip[:, :, 8_000:8_400] = torch.rand(1, 16, 400, 3, generator=torch.Generator().manual_seed(0))
+    seen = preprocess(strip, scorer.image_size, scorer.mean, scorer.std)
+    assert seen.equal(preprocess(strip[:, :, 8_160:8_224], scorer.image_size, scorer.mean, scorer.std))
+
+
+def test_progress_counts_every_picture_and_may_stop(scorer: ClipScorer) -> None:
+    counts: list[int] = []
+    pictures = torch.rand(BATCH + 1, 16, 16, 3)
+    scorer.score(pictures, "a dog", [pictures[:2], pictures[:3]], counts.append)
+    assert counts == [BATCH, BATCH + 1, BATCH + 3, BATCH + 6]
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scorer.score(pictures, "a dog", [], stop)
+
+
+def test_a_prompt_without_end_is_refused(scorer: ClipScorer) -> None:
+    with pytest.raises(ValueError, match="has 10,000,000 characters, expected at most 20,000"):
+        scorer.encode_prompts(["a dog " * 1_666_666 + "dogs"])

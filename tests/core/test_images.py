@@ -24,11 +24,9 @@ from cns_core.images import (
     flipped,
     images_from_batches,
     images_from_files,
-    list_images,
-    load_image,
     thumbnails,
-    told_left_out,
 )
+from cns_core.picture_files import list_images, load_image, told_left_out
 
 RULE = CaptionRule("own text", "<d>", "dog", own_text="a photo of {}")
 SMALL = Bucketing(resolution=64)
@@ -96,14 +94,14 @@ def test_a_missing_folder_and_a_file_in_its_place(tmp_path: Path) -> None:
 
 
 def test_rgb_is_exact(tmp_path: Path) -> None:
-    pixels, mask = load_image(save(tmp_path / "a.png", 40, 50))
+    pixels, mask, _ = load_image(save(tmp_path / "a.png", 40, 50))
     assert pixels.dtype == torch.float32 and mask is None
     assert torch.equal(pixels, torch.from_numpy(ramp(40, 50)).float() / 255)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tif"])
 def test_other_formats(tmp_path: Path, suffix: str) -> None:
-    pixels, mask = load_image(save(tmp_path / f"a.{suffix}", 40, 50))
+    pixels, mask, _ = load_image(save(tmp_path / f"a.{suffix}", 40, 50))
     assert mask is None
     assert (pixels - torch.from_numpy(ramp(40, 50)).float() / 255).abs().mean() < 0.03
 
@@ -112,14 +110,14 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned a quarter clockwise
     Image.fromarray(ramp(40, 50)).save(tmp_path / "a.png", exif=exif)
-    pixels, _ = load_image(tmp_path / "a.png")
+    pixels, *_ = load_image(tmp_path / "a.png")
     assert torch.equal(pixels, torch.from_numpy(ramp(40, 50).copy()).float().div(255).rot90(-1))
 
 
 def test_grey_becomes_rgb(tmp_path: Path) -> None:
     grey = ramp(40, 50)[:, :, 0]
     Image.fromarray(grey).save(tmp_path / "a.png")
-    pixels, mask = load_image(tmp_path / "a.png")
+    pixels, mask, _ = load_image(tmp_path / "a.png")
     assert mask is None
     assert torch.equal(pixels, torch.from_numpy(grey.copy()).float()[:, :, None].div(255).expand(40, 50, 3))
 
@@ -128,7 +126,7 @@ def test_grey_becomes_rgb(tmp_path: Path) -> None:
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     grey = np.linspace(0, 65535, 40 * 50).reshape(40, 50).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
-    pixels, mask = load_image(tmp_path / f"a.{suffix}")
+    pixels, mask, _ = load_image(tmp_path / f"a.{suffix}")
     assert mask is None and pixels.shape == (40, 50, 3)
     assert torch.allclose(pixels[..., 1], torch.from_numpy(grey.astype(np.float32) / 65535), atol=1e-6)
 
@@ -154,7 +152,7 @@ def test_palette_cmyk_and_one_bit(tmp_path: Path) -> None:
     red.convert("CMYK").save(tmp_path / "cmyk.tif")
     Image.new("1", (50, 40), 1).save(tmp_path / "one.png")
     for name in ("p.png", "cmyk.tif"):
-        pixels, mask = load_image(tmp_path / name)
+        pixels, mask, _ = load_image(tmp_path / name)
         assert mask is None and torch.equal(pixels, torch.tensor([1.0, 0.0, 0.0]).expand(40, 50, 3))
     assert torch.equal(load_image(tmp_path / "one.png")[0], torch.ones(40, 50, 3))
 
@@ -164,7 +162,7 @@ def test_alpha_is_put_on_white_and_kept_as_mask(tmp_path: Path) -> None:
     rgba[:, 25:] = (0, 0, 255, 255)
     rgba[:, 20:25] = (0, 0, 255, 51)
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    pixels, mask = load_image(tmp_path / "a.png")
+    pixels, mask, _ = load_image(tmp_path / "a.png")
     assert mask is not None
     assert torch.equal(mask, torch.from_numpy(rgba[..., 3].copy()).float() / 255)
     assert torch.equal(pixels[:, :20], torch.ones(40, 20, 3))
@@ -183,7 +181,7 @@ def test_grey_alpha_and_palette_transparency(tmp_path: Path) -> None:
     palette.putpalette([255, 0, 0, 0, 255, 0])
     palette.save(tmp_path / "p.png", transparency=1)
     for name in ("la.png", "p.png"):
-        pixels, mask = load_image(tmp_path / name)
+        pixels, mask, _ = load_image(tmp_path / name)
         assert mask is not None and not mask.any()
         assert torch.equal(pixels, torch.ones(40, 50, 3))
 
@@ -577,3 +575,76 @@ def test_thumbnails_errors() -> None:
         thumbnails([])
     with pytest.raises(ValueError, match="1 pictures at size 0"):
         thumbnails([training_image(64, 64)], 0)
+
+
+def test_what_only_other_programs_read_is_no_picture_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as a picture"):
+        load_image(tmp_path / "a.png")
+    (tmp_path / "b.eps").write_bytes((tmp_path / "a.png").read_bytes())
+    assert list_images(tmp_path) == ([tmp_path / "a.png"], ["b.eps"])
+
+
+def test_links_to_files_elsewhere_are_left_out(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "photos", tmp_path / "private"
+    inside.mkdir()
+    outside.mkdir()
+    save(inside / "a.png", 64, 64)
+    save(outside / "secret.png", 64, 64)
+    (inside / "b.png").symlink_to(outside / "secret.png")
+    (inside / "c.png").symlink_to("a.png")
+    assert list_images(inside) == ([inside / "a.png", inside / "c.png"], ["b.png"])
+    (tmp_path / "linked").symlink_to(inside)  # a whole folder is linked by the machine's owner alone
+    assert list_images(tmp_path / "linked")[1] == ["b.png"]
+    (outside / "words").write_text("a secret")
+    (inside / "a.txt").symlink_to(outside / "words")
+    with pytest.raises(ValueError, match=r"a\.txt is a link to a file elsewhere"):
+        CaptionRule("txt files", "<d>", "dog").captions_for(inside / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp"])
+def test_a_large_picture_is_brought_near_its_size_while_it_has_eight_bits(
+    tmp_path: Path, suffix: str
+) -> None:
+    rows = torch.linspace(0, 255, 1200).round().byte()
+    pixels = torch.stack([rows[:, None].expand(1200, 1600), rows[None].T.expand(1200, 1600).flip(0)] * 2, -1)
+    Image.fromarray(pixels[..., :3].contiguous().numpy()).save(tmp_path / f"a.{suffix}", quality=95)
+    whole = load_image(tmp_path / f"a.{suffix}")
+    small = load_image(tmp_path / f"a.{suffix}", room=128)
+    assert small.size == whole.size == (1200, 1600) and whole.pixels.shape == (1200, 1600, 3)
+    assert 2 * 128 <= min(small.pixels.shape[:2]) <= 600
+    a, b = (fit(picture.pixels, None, (96, 128))[0] for picture in (whole, small))
+    assert (a - b).abs().max() < 0.02
+
+
+def test_a_picture_that_lies_on_its_side_keeps_its_own_size(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (1600, 1200)).save(tmp_path / "a.jpg", exif=exif)
+    for room in (None, 128):
+        picture = load_image(tmp_path / "a.jpg", room=room)
+        assert picture.size == (1600, 1200) and picture.pixels.shape[0] > picture.pixels.shape[1]
+
+
+def test_of_a_strip_the_middle_is_kept(tmp_path: Path) -> None:
+    strip = Image.new("L", (4000, 20))
+    strip.paste(255, (1990, 0, 2010, 20))
+    strip.save(tmp_path / "a.png")
+    picture = load_image(tmp_path / "a.png")
+    assert picture.pixels.shape == (20, 80, 3) and picture.size == (20, 4000)
+    assert picture.pixels[:, 30:50].min() == 1 and picture.pixels.mean() == 0.25
+    _, notes = images_from_files([tmp_path / "a.png"], RULE, SMALL)
+    assert "a.png (4000 x 20, 1% kept)" in " ".join(notes)
+
+
+def test_what_the_pictures_would_take_is_known_before_they_are_read(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(2000)]  # none of them is there
+    with pytest.raises(ValueError, match=r"2000 pictures at resolution 1024, mirrored too, take 50.3 GB"):
+        images_from_files(paths, RULE, Bucketing(1024, flip=True), most_bytes=8e9)
+    with pytest.raises(ValueError, match="3 pictures at resolution 1024 take"):
+        images_from_batches([torch.zeros(3, 64, 64, 3)], [], RULE, Bucketing(1024), most_bytes=1e6)
+
+
+def test_a_sheet_of_many_pictures_stays_small() -> None:
+    sheet = thumbnails([training_image(64, 64)] * 2000)
+    assert sheet.numel() * 4 <= 2**26 and sheet.shape[0] == 2000 and sheet.shape[1] >= 32

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from bits import bits
+from PIL import Image
 
 from devtools.paths import ROOT
 
@@ -99,3 +100,74 @@ def untouched(random_model):
     assert random_model.model.model.manual_cast_dtype is dtype
     assert not random_model.model.weight_wrapper_patches and not random_model.model.patches
     assert torch.is_inference_mode_enabled() is False
+
+
+@pytest.fixture(scope="session")
+def photos(pack, host_base):
+    """Two small folders of pictures below the input directory."""
+    generator = torch.Generator().manual_seed(3)
+    for folder in ("dog", "mug"):
+        place = host_base / "input" / folder
+        place.mkdir(exist_ok=True)
+        for i in range(3):
+            pixels = torch.randint(0, 255, (80, 64 + 16 * i, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(place / f"{i}.png")
+    return host_base / "input"
+
+
+@pytest.fixture(scope="session")
+def dog(run, photos):
+    return run("LoadConceptImages", name="my dog", class_word="dog", folder="dog", resolution=64)[0]
+
+
+@pytest.fixture(scope="session")
+def mug(run, photos):
+    return run("LoadConceptImages", name="my mug", class_word="mug", folder="mug", resolution=64)[0]
+
+
+@pytest.fixture(scope="session")
+def select(run, models):
+    def call(concept, **inputs):
+        settings = {"what_may_move": "neurons", "calibration_prompts": 16, **inputs}
+        return run("SelectConceptNeurons", **models, concept=concept, **settings)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def dog_neurons(select, dog):
+    return select(dog)[0]
+
+
+@pytest.fixture(scope="session")
+def train(run, models, random_model):
+    def call(concept, neurons, **inputs):
+        settings = {"steps": 4, "neuron_lr": 1e-3, "batch_size": 2, **inputs}
+        return run(
+            "ContinualTrain", **models, vae=random_model.vae, concept=concept, neurons=neurons, **settings
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def dog_memory(train, dog, dog_neurons):
+    return train(dog, dog_neurons)[0]
+
+
+@pytest.fixture(scope="session")
+def both(train, select, mug, dog_memory):
+    neurons = select(mug, memory=dog_memory)[0]
+    return train(mug, neurons, memory=dog_memory)[0]
+
+
+@pytest.fixture
+def hook(comfy, monkeypatch):
+    """Sets the host's progress hook, which sees every step and preview."""
+    import comfy.utils
+
+    for limit in ("PROGRESS_THROTTLE_MIN_INTERVAL", "PROGRESS_THROTTLE_MIN_PERCENT"):
+        monkeypatch.setattr(comfy.utils, limit, 0, raising=False)  # newer hosts leave out what comes fast
+    before = comfy.utils.PROGRESS_BAR_HOOK
+    yield comfy.utils.set_progress_bar_global_hook
+    comfy.utils.set_progress_bar_global_hook(before)

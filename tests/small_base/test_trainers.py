@@ -25,6 +25,7 @@ from small_base.files import (
 from small_base.judge.judge import Judge
 from small_base.judge.train_judge import JudgeTrainer, tutor_trainer
 from small_base.layout import SIZES
+from small_base.training import train_unet
 from small_base.training.contrastive import name_texts
 from small_base.training.loop import Stretch, Trainer, train
 from small_base.training.strangers import Strangers
@@ -46,8 +47,11 @@ def work(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder in which every tool has made two steps."""
     folder = tmp_path_factory.mktemp("work")
     write_world(tiny_world, folder / "world.bin")
-    for make in (text_trainer, vae_trainer, tutor, judge_trainer, unet_trainer):
-        train(make(folder), Stretch(folder, minutes=10, steps=2))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # Of 64 drawings in bfloat16, minutes where a CPU has no instructions for it.
+        monkeypatch.setattr(train_unet, "_SHEET", 4)
+        for make in (text_trainer, vae_trainer, tutor, judge_trainer, unet_trainer):
+            train(make(folder), Stretch(folder, minutes=10, steps=2))
     return folder
 
 
