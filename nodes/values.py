@@ -54,7 +54,7 @@ def checked(*lists: str) -> Callable[[Execute], Execute]:
     def decorate(execute: Execute) -> Execute:
         @functools.wraps(execute)
         def with_checked(cls: type[Any], **inputs: Any) -> io.NodeOutput:
-            known = cls.GET_SCHEMA()
+            known = cls.FINALIZE_SCHEMA()  # the host runs a locked copy, which GET_SCHEMA would change
             given = _single(inputs, lists) if known.is_input_list else inputs
             return execute(cls, **_checked(cls, known, given, lists))
 
@@ -65,7 +65,7 @@ def checked(*lists: str) -> Callable[[Execute], Execute]:
 
 def check_input(node: type[io.ComfyNode], name: str, value: Any) -> None:
     """ValueError unless the value is what a node's input should get."""
-    socket = next(i for i in node.GET_SCHEMA().inputs if i.id == name)
+    socket = next(i for i in node.FINALIZE_SCHEMA().inputs if i.id == name)
     if (fault := _fault(socket, value)) is not None:
         raise ValueError(f"{name} is {shown(value)}: {fault}.")
 

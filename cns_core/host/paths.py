@@ -12,8 +12,10 @@ from pathlib import Path
 import folder_paths
 
 from ..file_names import checked_file_name
+from ..values import odd_character, shown
 
 MEMORY_FOLDER = "concept_memory"
+_MAX_PART = 255  # bytes; no file system has longer names
 PHOTO_CLIP = "openai/clip-vit-base-patch32"  # the one the paper scores with
 
 
@@ -125,6 +127,10 @@ def models_folder() -> Path:
 def _inside(root: Path, name: str, what: str) -> Path:
     # Both kinds of separator, whatever the system: a workflow may come from another one.
     parts = name.replace("\\", "/").split("/")
+    odd = odd_character(name)
+    if odd is not None or any(len(part.encode("utf-8")) > _MAX_PART for part in parts):
+        fault = f"it has the character {odd}" if odd else f"a part of it takes more than {_MAX_PART} bytes"
+        raise ValueError(f"{shown(name)} names nothing inside {what} ({root}): {fault}.")
     if (
         ".." in parts
         or os.path.isabs(name)

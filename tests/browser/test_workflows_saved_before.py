@@ -65,6 +65,8 @@ def test_it_opens_with_every_wire_and_runs(
         time.sleep(0.5)
     (prompt,) = finished
     entry = live_host.history(prompt)
-    assert entry is not None and entry["status"]["status_str"] == "success", entry["status"]
+    assert entry is not None and entry["status"]["status_str"] == "success", [
+        m[1].get("exception_message") for m in entry["status"]["messages"]
+    ]
     written = "\n".join(str(text) for out in entry["outputs"].values() for text in out.get("text", []))
     assert "1 concept(s) on SD1" in written and "CLIP-I" in written

@@ -1,6 +1,7 @@
 """SaveConceptMemory and LoadConceptMemory: files that lose nothing and stay in their folder."""
 
 import pytest
+import torch
 
 
 def test_save_and_load(run, nodes, both):
@@ -64,6 +65,19 @@ def test_a_concept_trained_anew_replaces_its_former_self_when_it_may(
 def test_file_names_cannot_leave_the_folder(run, both, name):
     with pytest.raises(ValueError, match=r"no usable file name|outside"):
         run("SaveConceptMemory", memory=both, filename=name)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\ud800", "a\x00b", "a\nb"])
+def test_names_that_no_file_can_have_are_refused_everywhere(nodes, run, dog, name):
+    picture = torch.zeros(1, 64, 64, 3)
+    for node_id, inputs in (
+        ("LoadConceptMemory", {"file": name}),
+        ("LoadConceptImages", {"name": "my cat", "class_word": "cat", "folder": name}),
+        ("CLIPScore", {"image": picture, "prompt": "a", "concept": dog, "clip_model": name}),
+    ):
+        with pytest.raises(ValueError, match=r"names nothing inside .*(U\+|255 bytes)"):
+            run(node_id, **inputs)
+    assert "names nothing inside" in nodes["LoadConceptMemory"].validate_inputs(file=name)
 
 
 def test_unknown_memory_files(nodes, run):
