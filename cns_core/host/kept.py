@@ -58,7 +58,7 @@ def set_aside(path: Path, why: object) -> str:
         where = f"it was set aside as {aside.name} in {path.parent}"
     except OSError as error:
         where = f"it could not be set aside in {path.parent} ({error.strerror})"
-    return _told(f"{path.name} could not be used ({why}); {where}, and the work was done again.")
+    return _told(f"{path.name} could not be used; {where}, and the work was done again. Why: {why}")
 
 
 def keep(path: Path, content: bytes) -> str:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save
 
 
 @pytest.fixture(scope="module")
@@ -155,23 +154,15 @@ def test_resuming_gives_the_same_memory(select, train, concepts, one, comfy, mon
     assert again.digest() == whole.digest()
 
 
-def test_moments_are_kept_and_a_damaged_one_is_made_anew(select, concepts, caplog):
+def test_moments_are_kept(select, concepts):
     from ComfyUI_CNS.cns_core.host import paths
 
     plan = select(concepts[0], general_prompts=25)[0]
-    folder = paths.work_folder("moments")
-    kept = max(folder.iterdir(), key=lambda p: p.stat().st_mtime)
-    before = kept.read_bytes()
+    kept = max(paths.work_folder("moments").glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+    inode = kept.stat().st_ino
     again = select(concepts[0], general_prompts=25)[0]
     assert torch.equal(plan.prepared.protected.general, again.prepared.protected.general)
-    assert kept.read_bytes() == before
-    kept.write_bytes(before[: len(before) // 2])
-    mended = select(concepts[0], general_prompts=25)[0]
-    assert torch.equal(mended.prepared.protected.general, again.prepared.protected.general)
-    assert "is damaged" in caplog.text and kept.read_bytes() == before
-    kept.write_bytes(save({"moment": torch.zeros(3)}))
-    select(concepts[0], general_prompts=25)
-    assert "holds no second moment" in caplog.text and kept.read_bytes() == before
+    assert kept.stat().st_ino == inode  # a file that is written again is another one
 
 
 def test_a_kept_prompt_with_a_learned_token_is_read_with_that_memory(select, train, concepts, one):

@@ -155,6 +155,7 @@ def test_a_damaged_moment_is_made_again(run, models, mug, work):
         again, _, text = select()
         assert torch.allclose(load(path.read_bytes())["moment"], before)
         assert f"{path.name} could not be used" in text and again.made_from == whole.made_from
+        assert torch.equal(again.prepared.protected.general, whole.prepared.protected.general)
     assert "could not be used" not in select()[2]
 
 
