@@ -66,13 +66,9 @@ class SaveConceptMemory(io.ComfyNode):
         if memory is not None:
             return []
         check_input(cls, "filename", filename)
-        path = paths.new_memory_file(filename)
-        paths.check_writable(path)
-        graph = cls.hidden.prompt
-        own = graph.get(cls.hidden.unique_id)  # None where another node has put this one into the graph
-        to_come = None if own is None else queue.concepts_to_come(graph, own["inputs"]["memory"])
-        if path.exists() and not overwrite and to_come is not None:
-            queue.check_keeps(load_memory(path), to_come, path.name)
+        graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
+        own = graph.get(cls.hidden.unique_id) if graph else None  # or was put into the graph by another node
+        queue.check_saving(graph, filename, overwrite, None if own is None else own["inputs"]["memory"])
         return ["memory"]
 
     @classmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..cns_core.concept import Concept
 from ..cns_core.evaluation.plots import loss_curve
+from ..cns_core.host import queue
 from ..cns_core.host.kept import Limits
 from ..cns_core.host.learn import Lesson, Preview, learn
 from ..cns_core.host.types import Loaded
@@ -38,6 +39,7 @@ class ContinualTrain(io.ComfyNode):
             search_aliases=["train", "personalise", "dreambooth", "textual inversion"],
             is_output_node=True,
             is_input_list=True,
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The checkpoint's MODEL, without a memory applied. It is left unchanged."
@@ -110,6 +112,8 @@ class ContinualTrain(io.ComfyNode):
         class_images: Sequence[Tensor] = (),
         **settings: Any,
     ) -> io.NodeOutput:
+        graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
+        queue.check_saved(graph, str(getattr(cls.hidden, "unique_id", "")))
         if settings["prior"] == _AUTOMATIC:
             settings["prior"] = "given class images" if class_images else neurons.method.prior
         lesson = Lesson(

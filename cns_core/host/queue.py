@@ -92,6 +92,26 @@ def concepts_to_come(graph: Graph, link: Any) -> list[ToCome] | None:
     return None
 
 
+def check_saving(graph: Graph, filename: str, overwrite: bool, link: Any) -> None:
+    """ValueError when what can be known of it beforehand tells that saving the memory at a link will fail."""
+    path = paths.new_memory_file(filename)
+    paths.check_writable(path)
+    to_come = concepts_to_come(graph, link)
+    if path.exists() and not overwrite and to_come is not None:
+        check_keeps(load_memory(path), to_come, path.name)
+
+
+def check_saved(graph: Graph, node_id: str) -> None:
+    """`check_saving` for every node that saves what this one gives: hosts differ in which of them comes
+    first.
+    """
+    for node in graph.values():
+        link, name = node["inputs"].get("memory"), node["inputs"].get("filename")
+        saves = node["class_type"] == "SaveConceptMemory" and isinstance(link, list | tuple)
+        if saves and str(link[0]) == node_id and isinstance(name, str):
+            check_saving(graph, name, node["inputs"].get("overwrite") is True, link)
+
+
 def check_keeps(old: ConceptMemory, to_come: Sequence[ToCome], filename: str) -> None:
     """ValueError when it is known already that a memory, saved over an old one, will lose a concept of it."""
     for concept in old.concepts:

@@ -29,7 +29,7 @@ OPEN = """async ([saved, values]) => {
             node.widgets.find((widget) => widget.name === name).value = value;
     return window.app.graph.nodes.map((node) => ({
         type: node.type,
-        missing: Boolean(node.has_errors),
+        missing: !(node.type in window.LiteGraph.registered_node_types),
         loose: (node.inputs ?? []).filter((input) => input.link == null).map((input) => input.name),
         sockets: [...(node.inputs ?? []), ...(node.outputs ?? [])].map((socket) => socket.type),
         widgets: Object.fromEntries((node.widgets ?? []).map((widget) => [widget.name, widget.value])),

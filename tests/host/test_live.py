@@ -121,7 +121,8 @@ def test_what_can_be_known_of_the_file_is_checked_before_training(small, live_ho
     ):
         with pytest.raises(PromptFailed, match=error) as caught:
             live_host.run(other, on_progress=lambda *progress: trained.append(progress))
-        assert caught.value.node_class == "SaveConceptMemory"
+        # Hosts differ in which of the two comes first, when nothing else is left to do before them.
+        assert caught.value.node_class in ("SaveConceptMemory", "ContinualTrain")
     assert not trained
     live_host.run(saved("my-panda", "taken"))  # the same again is saved again
 
