@@ -20,6 +20,7 @@ SMALL = {
     "ContinualTrain": {"steps": 2, "seed": 77},
     "EmptyLatentImage": {"width": 64, "height": 64},
     "KSampler": {"steps": 2},
+    "SaveConceptMemory": {"filename": "saved_before"},
     "CLIPScore": {"clip_model": JUDGE_NAME},
 }
 OPEN = """async ([saved, values]) => {
