@@ -11,13 +11,13 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from .concept import check_kind, check_token
+from .concept import MAX_TOKEN, check_kind, check_token
 from .picture_files import stays_inside
 from .values import shown
 
 CAPTION_SOURCES = ("templates", "txt files", "own text")
 CALIBRATION_COUNT = 128
-MAX_CAPTION = 2_000  # characters; three passes of a text encoder hold no more
+MAX_CAPTION = 2_000  # characters; the 75 tokens that can be trained on are some 400
 _MAX_FILE = 100_000  # bytes
 _MAX_LINES = 1_000  # of own text, or of a file that has a caption a line
 _ENDINGS = (".txt", ".TXT", ".Txt", ".caption")
@@ -121,7 +121,9 @@ class CaptionRule:
             texts = text.splitlines() if self.each_line else [text]
         written = [text for text in texts if text.strip()]
         if len(written) > _MAX_LINES:
-            raise ValueError(f"{len(written):,} captions were given, expected at most {_MAX_LINES:,}.")
+            raise ValueError(
+                f"{len(written):,} captions were given, expected at most {_MAX_LINES:,}. Leave some out."
+            )
         return tuple(caption_from_text(text, self.token, self.class_word) for text in written)
 
 
@@ -140,18 +142,16 @@ def caption_from_text(text: str, token: str, class_word: str) -> str:
     ValueError if text is empty.
     """
     token = check_token(token)
-    if len(text) > MAX_CAPTION - 200:  # the token comes in
-        raise ValueError(
-            f"The caption has {len(text):,} characters, expected at most {MAX_CAPTION - 200:,}: "
-            f"{shown(text)}. Shorten it."
-        )
+    _check_bounded(text)
     caption = " ".join(text.split())
     if not caption:
         raise ValueError(
             f"The caption is empty ({text!r}). Write at least one word, or '{{}}' for the token alone."
         )
     if "{}" in caption:
-        return caption.replace("{}", token)
+        filled = caption.replace("{}", token)
+        _check_bounded(filled)
+        return filled
     if token in caption.lower():
         return re.sub(re.escape(token), token, caption, flags=re.IGNORECASE)
     word = " ".join(class_word.split())
@@ -163,6 +163,15 @@ def caption_from_text(text: str, token: str, class_word: str) -> str:
         if replaced:
             return caption
     return f"{token}, {caption}"
+
+
+def _check_bounded(text: str) -> None:
+    """ValueError for a caption that a memory could not keep, before any more work is done with it."""
+    most = MAX_CAPTION - MAX_TOKEN - 2  # where no token is, one comes in front
+    if len(text) > most:
+        raise ValueError(
+            f"The caption has {len(text):,} characters, expected at most {most:,}: {shown(text)}. Shorten it."
+        )
 
 
 def caption_file(image_path: Path) -> str:

@@ -17,6 +17,7 @@ from .values import odd_character, shown
 KINDS = ("subject", "style", "scene")
 MAX_CAPTIONS = 64  # that tell of a concept in a memory
 MAX_NAME_LENGTH = 64
+MAX_TOKEN = 128  # characters
 BUCKET_STEP = 64  # pixels; eight latent cells, so that the U-Net's three halvings come out even
 _TOKEN = re.compile(r"<[a-z0-9][a-z0-9_-]*>")
 
@@ -140,24 +141,25 @@ def make_token(name: str) -> str:
             f"No token can be made from the name {name!r}: {what}. "
             "Write a token yourself, for example <my-concept>."
         )
-    return f"<{stem}>"
+    return check_token(f"<{stem}>")
 
 
 def check_token(token: str) -> str:
     """The token as CLIP's tokenizer will see it (lower case), or ValueError with a token that would do."""
     lowered = token.strip().lower()
-    if _TOKEN.fullmatch(lowered):
+    if _TOKEN.fullmatch(lowered) and len(lowered) <= MAX_TOKEN:
         return lowered
-    stem = _token_stem(lowered)
+    stem = _token_stem(lowered)[: MAX_TOKEN - 2]
     proposal = f"<{stem}>" if stem else "<my-concept>"
     if stem and lowered == stem:
         raise ValueError(
-            f"Token {token!r} is an ordinary word, and its meaning in the model would be overwritten. "
+            f"Token {shown(token)} is an ordinary word, and its meaning in the model would be overwritten. "
             f"Expected a token in angle brackets: use {proposal}."
         )
     raise ValueError(
-        f"Token {token!r} is not usable. Expected one word in angle brackets: a letter or digit, then "
-        f"letters, digits, hyphens or underscores. Use for example {proposal}."
+        f"Token {shown(token)} is not usable. Expected one word in angle brackets: a letter or digit, then "
+        f"letters, digits, hyphens or underscores, {MAX_TOKEN} characters at most. Use for example "
+        f"{proposal}."
     )
 
 

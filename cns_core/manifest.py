@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .captions import MAX_CAPTION, template_captions
-from .concept import MAX_CAPTIONS, check_class_word, check_kind, check_name, check_token
+from .concept import MAX_CAPTIONS, MAX_TOKEN, check_class_word, check_kind, check_name, check_token
 from .projections import ProjectionLayout
 from .tensor_file import read_json
 from .values import line_of_text, shown, whole_number
@@ -17,7 +17,7 @@ FORMAT_VERSION = 2
 _MAX_CONCEPTS = 1024
 _MAX_PROJECTIONS = 4096
 _MAX_SIDE = 2**20  # rows or columns of a projection
-_MAX_SETTINGS = 200_000  # characters
+_MAX_SETTINGS = 1_000_000  # bytes; prompts to keep are among them
 _MAX_LISTED = 64  # losses, text encoders
 _NAME = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 _PROJECTION = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
@@ -50,7 +50,7 @@ class ConceptEntry:
         if not isinstance(entry, dict) or set(entry) | {"captions"} != keys:
             seen = sorted(entry) if isinstance(entry, dict) else entry
             raise ValueError(f"it has the manifest keys {shown(seen, 200)}; expected {sorted(keys)}")
-        token = line_of_text(entry["token"], "its token", 128)
+        token = line_of_text(entry["token"], "its token", MAX_TOKEN)
         if check_token(token) != token:
             raise ValueError(f"its token {token!r} is not written as tokens are")
         name, word = line_of_text(entry["name"], "its name", 128), entry["class_word"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from typing import Any
 
@@ -42,11 +41,3 @@ def whole_number(value: Any, what: str, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:  # True is no number
         raise ValueError(f"{what} is {shown(value)}, expected a whole number from {low:,} to {high:,}")
     return value
-
-
-def finite_number(value: Any, what: str, low: float, high: float) -> float:
-    """The value, when it is a finite number from `low` to `high`. ValueError otherwise."""
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not low <= number <= high:  # so written that NaN fails
-        raise ValueError(f"{what} is {shown(value)}, expected a number from {low:g} to {high:g}")
-    return number

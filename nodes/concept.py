@@ -12,7 +12,7 @@ from torch import Tensor
 from ..cns_core.captions import CAPTION_SOURCES, CaptionRule
 from ..cns_core.concept import KINDS, Concept, TrainingImage, check_token, make_token
 from ..cns_core.host import paths
-from ..cns_core.host.memory import memory_for_pictures
+from ..cns_core.host.machine import memory_for_pictures
 from ..cns_core.host.progress import Progress
 from ..cns_core.images import (
     MASK_SHOWS,

@@ -95,8 +95,7 @@ class Run:
         try:
             save_state(self.checkpoint_file, state, self.key)
         except OSError as error:
-            if not self.kept_step or not self.checkpoint_file.exists():
-                self.kept_step = 0
+            # One that was kept before is still whole.
             note = f"A checkpoint could not be kept: {error.strerror or error}"
             if note not in self.notes:
                 self.notes.append(note)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cns_core.captions import (
+    MAX_CAPTION,
     TEMPLATES,
     CaptionRule,
     calibration_prompts,
@@ -168,3 +169,13 @@ def test_any_leading_part_of_the_calibration_prompts_is_varied(n: int) -> None:
 def test_calibration_prompts_out_of_range(n: int) -> None:
     with pytest.raises(ValueError, match=f"{n} calibration prompts.*Choose 1 to 128"):
         calibration_prompts(n)
+
+
+def test_a_caption_that_no_memory_could_keep_is_refused() -> None:
+    token = f"<{'a' * 100}>"
+    for text in ("dog " * 500, "{} " * 30):  # long as written, and once its token is in it
+        with pytest.raises(
+            ValueError, match=r"The caption has [\d,]+ characters, expected at most .*Shorten it"
+        ):
+            caption_from_text(text, token, "dog")
+    assert len(caption_from_text("a " * 900, token, "dog")) <= MAX_CAPTION

@@ -12,7 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cns_core.concept import Concept, TrainingImage, check_free, check_kind, check_token, make_token
+from cns_core.concept import (
+    MAX_TOKEN,
+    Concept,
+    TrainingImage,
+    check_free,
+    check_kind,
+    check_token,
+    make_token,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -212,3 +220,13 @@ def test_check_kind() -> None:
     check_kind("style")
     with pytest.raises(ValueError, match="Choose one of"):
         check_kind("Style")
+
+
+def test_a_token_that_no_file_could_keep_is_refused() -> None:
+    longest = f"<{'a' * (MAX_TOKEN - 2)}>"
+    assert check_token(longest) == longest
+    with pytest.raises(ValueError, match=f"{MAX_TOKEN} characters at most") as caught:
+        check_token(f"<{'a' * 10_000}>")
+    assert len(str(caught.value)) < 500
+    with pytest.raises(ValueError, match=f"{MAX_TOKEN} characters at most"):
+        make_token("\ufb03" * 64)  # one letter each, three in ASCII

@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from cns_core.atomic_write import write_atomically
+from cns_core.captions import MAX_CAPTION, caption_from_text
+from cns_core.concept import MAX_CAPTIONS, MAX_NAME_LENGTH, MAX_TOKEN
 from cns_core.identity import ModelIdentity, sample_of
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import MemoryFileError, load_memory, save_memory
@@ -315,3 +317,22 @@ def test_a_file_of_before_has_no_sample_and_a_damaged_one_is_refused(saved):
     saved.write_bytes(save({**rest, "base.values": torch.zeros(3, 8).half()}, metadata))
     with pytest.raises(MemoryFileError, match="damaged"):
         load_memory(saved)
+
+
+def test_whatever_may_be_learned_can_be_read_again(tmp_path):
+    """The longest words that a concept may have, in letters of three bytes."""
+    token = f"<{'a' * (MAX_TOKEN - 2)}>"
+    concept = dataclasses.replace(
+        make(0, concepts=1).concepts[0],
+        name="\u6f22" * MAX_NAME_LENGTH,
+        token=token,
+        class_word="\u6f22" * MAX_NAME_LENGTH,
+        captions=tuple(
+            caption_from_text("\u6f22" * (MAX_CAPTION - MAX_TOKEN - 2), token, "dog")
+            for _ in range(MAX_CAPTIONS)
+        ),
+        settings={"select": {"keep": "\u6f22" * 100_000}},
+    )
+    memory = dataclasses.replace(make(0), concepts=(concept,))
+    save_memory(tmp_path / "m.safetensors", memory)
+    assert load_memory(tmp_path / "m.safetensors").digest() == memory.digest()

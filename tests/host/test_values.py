@@ -91,3 +91,8 @@ def test_saving_checks_its_name_before_anything_is_trained(nodes):
     for name in (7, None, "x" * 300):
         with pytest.raises(ValueError, match=r"filename is|no usable file name"):
             nodes["SaveConceptMemory"].check_lazy_status(name, False)
+
+
+def test_a_mistyped_folder_of_models_is_looked_up_nowhere_else(run, sound):
+    with pytest.raises(ValueError, match="There is no folder 'checkpoints/my-clip' below"):
+        run("CLIPScore", **{**sound["CLIPScore"], "clip_model": "checkpoints/my-clip"})
