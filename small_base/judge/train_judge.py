@@ -18,6 +18,7 @@ from ..training.contrastive import NAME_TEMPLATES, PLACE_WIDTH, name_loss, namin
 from ..training.learner import Learner
 from ..training.loop import stretch_seed
 from ..training.picture_trainer import PictureTrainer
+from ..training.precision import mixed_precision
 from ..training.text_towers import JudgeTexts
 from ..training.train_text import TRANSFORMED, TextTrainer
 from ..training.train_vae import a_little_off
@@ -100,7 +101,7 @@ class JudgeTrainer(PictureTrainer):
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures."""
         batch = self.pictures.batch(self._batch)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with mixed_precision(self._device):
             with torch.no_grad():
                 sharp, seen = resized(batch.images), resized(self._softened(batch.images))
                 parts = self._part_of(sharp, seen)

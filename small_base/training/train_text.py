@@ -20,6 +20,7 @@ from ..world.world import World
 from .contrastive import LogitScale, Tutor, caption_loss, name_loss, name_texts, naming_accuracy
 from .learner import Learner
 from .picture_trainer import PictureTrainer
+from .precision import mixed_precision
 from .text_towers import BaseTexts, TextTower
 from .tokenizer import trimmed
 from .whereabouts import Whereabouts
@@ -83,7 +84,7 @@ class TextTrainer(PictureTrainer):
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures, their captions, and all names."""
         batch = self.pictures.batch(self._batch)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with mixed_precision(self._device):
             pictures, named, _ = self.tutor(batch.images)
             texts = self.texts(batch.captions)
             names = self.texts(name_texts(self._world, self.pictures.rng))
@@ -99,7 +100,7 @@ class TextTrainer(PictureTrainer):
     def _states_of(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """What the encoder says at each token (B, n, width), and the tokens' ids (B, n)."""
         ids = trimmed(self.texts.tokenizer(captions), self.texts.tokenizer.end)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with mixed_precision(self._device):
             return self.texts.encoder(ids.to(self._device)), ids
 
     def state(self) -> dict[str, Any]:

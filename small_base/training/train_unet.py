@@ -19,6 +19,7 @@ from .learner import Learner
 from .loop import stretch_seed
 from .matrix_optimizer import MatrixOptimizer
 from .picture_trainer import PictureTrainer
+from .precision import mixed_precision
 from .samples import save_sheet
 from .sampling import noise_schedule, sample
 from .strangers import Strangers
@@ -74,12 +75,12 @@ class LatentPool:
         strange = round(_STRANGE * count)
         batch = self._pictures.batch(count - strange)
         images, device = batch.images, batch.images.device
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             contexts = self._text(self._tokenizer(batch.captions).to(device))
         if strange:
             pictures, encoded = self._strangers.batch(strange)
             images, contexts = torch.cat([images, pictures]), torch.cat([contexts, encoded])
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             places = self._tutor.maps(resized(images))[PLACES_STAGE].float()
         normed = F.layer_norm(places.movedim(1, -1), places.shape[1:2]).movedim(-1, 1).bfloat16()
         new = (self._vae.encode(images), contexts.bfloat16(), normed)
@@ -185,7 +186,7 @@ class UNetTrainer(PictureTrainer):
         t = self._noise_levels(len(clean))
         noise = torch.randn(clean.shape, generator=self._generator, device=self._device)
         noisy = self._signal[t].view(-1, 1, 1, 1) * clean + self._sigma[t].view(-1, 1, 1, 1) * noise
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with mixed_precision(self._device):
             predicted, middle = self._predict(noisy, t, contexts)
             seen = self._seen_there(middle)
         errors = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
@@ -204,7 +205,7 @@ class UNetTrainer(PictureTrainer):
         """A sheet of samples for the first evaluation prompts, and the prompts beside it."""
         prompts = [prompt.text for prompt in evaluation_prompts(self._world, _SHEET)]
         contexts = self._text(self._tokenizer(prompts).to(self._device))
-        with self.learner.average.applied(), torch.autocast(self._device.type, torch.bfloat16):
+        with self.learner.average.applied(), mixed_precision(self._device):
             predict = partial(predict_noise, self.unet)
             latents = sample(
                 predict, contexts, self._without_text, self._size.latent_shape, seeds=range(_SHEET), steps=20

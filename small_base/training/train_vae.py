@@ -19,6 +19,7 @@ from .contrastive import Tutor
 from .learner import Learner
 from .loop import stretch_seed
 from .picture_trainer import PictureTrainer
+from .precision import mixed_precision
 from .samples import save_sheet
 from .vae import Vae
 
@@ -78,7 +79,7 @@ class VaeTrainer(PictureTrainer):
     def step(self, index: int, rate: float) -> dict[str, Tensor]:
         """One batch of new pictures."""
         images = self.pictures.batch(self._batch).images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with mixed_precision(self._device):
             latents = self.vae.taesd_encoder(images)
             drawn = self.vae.taesd_decoder(latents + a_little_off(latents, self._generator))
             looks = _difference(self._tutor.maps(drawn), self._tutor.maps(images))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,18 @@ CPU = torch.device("cpu")
 COMMON = {"seed": 3, "batch": 4, "rate": 1e-3}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_muon() -> Iterator[None]:
+    """Muon without making its steps orthogonal, which it does in bfloat16 whatever the CPU: minutes a step
+    where that is emulated. `test_matrix_optimizer.py` is about that.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(torch.optim, "Muon", partial(torch.optim.Muon, ns_steps=0))
+        yield
+
+
 @pytest.fixture(scope="module")
-def work(tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(quick_muon: None, tiny_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder in which every tool has made two steps."""
     folder = tmp_path_factory.mktemp("work")
     write_world(tiny_world, folder / "world.bin")
