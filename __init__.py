@@ -15,10 +15,24 @@ async def comfy_entrypoint() -> Any:
     try:
         from comfy_api.latest import ComfyExtension
 
+        from .cns_core.host import routes
         from .cns_core.host.paths import register_memory_folder
-        from .nodes import concept, draw, memory, neurons, score, train
+        from .nodes import (
+            concept,
+            draw,
+            export,
+            foreign,
+            forget,
+            memory,
+            merge,
+            neurons,
+            refine,
+            score,
+            train,
+        )
 
         register_memory_folder()
+        routes.register()
     except Exception:
         # The host reduces an error here to one line and drops the pack; leave the whole story in the log.
         logging.exception("ComfyUI-CNS could not be loaded")
@@ -32,6 +46,11 @@ async def comfy_entrypoint() -> Any:
         score.CLIPScore,
         memory.SaveConceptMemory,
         memory.LoadConceptMemory,
+        forget.ForgetConcept,
+        refine.RefineConcept,
+        merge.MergeMemories,
+        export.ExportConceptMemory,
+        foreign.ImportConcept,
     ]
 
     class ConceptNeuronSelection(ComfyExtension):

@@ -33,6 +33,7 @@ class LearnedConcept:
     token_vectors: encoder -> float32 `(dim,)`.
     losses: by name, float32 `(steps,)`.
     learned_at: ISO 8601, UTC.
+    thumbnail: a JPEG to know it by (`thumbnails.py`), or nothing; no part of `digest()`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class LearnedConcept:
     settings: dict[str, Any]
     losses: dict[str, Tensor]
     learned_at: str
+    thumbnail: bytes = b""
 
     def digest(self) -> str:
         """sha256 over everything that decides what is drawn."""
@@ -69,6 +71,11 @@ class Laid:
     dense: Tensor | None
     up: Tensor
     down: Tensor
+
+    def in_full(self) -> Tensor:
+        """Both parts, float32 `(out, text_dim)`."""
+        product = self.up @ self.down
+        return product if self.dense is None else product.add_(self.dense)
 
     def summed(self) -> Tensor:
         """Both parts, float16 `(out, text_dim)`."""

@@ -2,7 +2,8 @@
 
 Tensors: `base.values` and `base.rounding`, a sample of the base model's weights (`identity.Sample`);
 per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them,
-`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(1, dim)`.
+`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(1, dim)`, and, where
+there is one, `concepts.<i>.thumbnail` uint8 `(bytes,)`, a JPEG.
 The metadata holds the manifest (`cns_manifest`, JSON, versioned)
 and the keys that other tools read (`modelspec.*`, `ss_*`).
 """
@@ -10,7 +11,6 @@ and the keys that other tools read (`modelspec.*`, `ss_*`).
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +19,14 @@ import torch
 from safetensors.torch import save
 
 from .atomic_write import only_writer, saving, write_atomically
-from .families import FAMILIES
 from .identity import ModelIdentity, Sample
 from .manifest import ConceptEntry, Manifest, read_manifest
 from .memory import ConceptMemory, LearnedConcept
 from .methods import METHODS
+from .model_card import model_card
 from .projections import ProjectionLayout
 from .tensor_file import MAX_HEADER, TensorFileError, read_tensors
+from .thumbnails import check_thumbnail
 from .values import shown
 
 _OF_CONCEPT = re.compile(r"concepts\.(0|[1-9][0-9]{0,5})\.(.+)")
@@ -53,6 +54,10 @@ def save_memory(path: Path, memory: ConceptMemory, more: Mapping[str, str] | Non
         tensors[f"concepts.{i}.losses"] = torch.stack(columns, dim=1) if columns else torch.empty(0, 0)
         for encoder, vector in concept.token_vectors.items():
             tensors[f"concepts.{i}.token.{encoder}"] = vector.float().reshape(1, -1).contiguous()
+        if concept.thumbnail:
+            tensors[f"concepts.{i}.thumbnail"] = torch.frombuffer(
+                bytearray(concept.thumbnail), dtype=torch.uint8
+            )
     content = save(tensors, {**_metadata(path, memory), **(more or {})})
     if (words := int.from_bytes(content[:8], "little")) > MAX_HEADER:
         raise ValueError(
@@ -114,21 +119,10 @@ def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
         for c in memory.concepts
     ]
     manifest = Manifest(memory.base.family, memory.base.fingerprint, memory.layout, tuple(entries))
-    name = memory.base.family
-    family = FAMILIES.get(name)
     return {
-        "format": "pt",
+        **model_card(memory, path.stem, "concept-memory", [c.token for c in memory.concepts]),
         "cns_manifest": manifest.as_json(),
         "cns_digest": memory.digest(),
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.title": path.stem,
-        "modelspec.architecture": f"{family.architecture if family else name}/concept-memory",
-        "modelspec.implementation": "ComfyUI-CNS",
-        "modelspec.date": memory.concepts[-1].learned_at if memory.concepts else "",
-        "modelspec.trigger_phrase": ", ".join(c.token for c in memory.concepts),
-        "ss_base_model_version": family.base_version if family else name,
-        "ss_output_name": path.stem,
-        "ss_tag_frequency": json.dumps({c.name: {c.token: 1, c.class_word: 1} for c in memory.concepts}),
     }
 
 
@@ -205,6 +199,7 @@ def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) ->
         raise ValueError("it has no token vectors")
     vectors = {e: _float32(tensors, f"token.{e}", 1).reshape(-1) for e in entry.encoders}
     losses = _float32(tensors, "losses", None, len(entry.losses))
+    thumbnail = _thumbnail(tensors)
     strange = sorted(name for name in tensors if not name.startswith("change."))
     if strange:
         raise ValueError(f"it holds unexpected tensors such as {shown(strange[0])}")
@@ -221,6 +216,7 @@ def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) ->
         settings=entry.settings,
         losses={name: losses[:, column] for column, name in enumerate(entry.losses)},
         learned_at=entry.learned_at,
+        thumbnail=thumbnail,
     )
 
 
@@ -238,6 +234,18 @@ def _float32(tensors: Tensors, name: str, rows: int | None, columns: int | None 
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"some of {name} are not finite")
     return tensor
+
+
+def _thumbnail(tensors: Tensors) -> bytes:
+    """Take it out of a concept's tensors; nothing where it has none."""
+    tensor = tensors.pop("thumbnail", None)
+    if tensor is None:
+        return b""
+    if tensor.dtype != torch.uint8 or tensor.ndim != 1:
+        raise ValueError(f"its thumbnail is {tensor.dtype} {list(tensor.shape)}; expected uint8 [bytes]")
+    content = tensor.numpy().tobytes()
+    check_thumbnail(content)
+    return content
 
 
 def file_digest(path: Path) -> str:

@@ -154,6 +154,14 @@ class Change(Protocol):
         """Bool `(out, text_dim)`: the entries of a projection that this concept determines."""
         ...
 
+    def refined(self, by: Any, ruled: Callable[[str], Tensor]) -> Change:
+        """What is left of a concept that was learned further, and is the latest one now.
+
+        by: what learning it further has left, by the same method, on top of everything.
+        ruled: by projection, bool `(out, text_dim)`: the entries that concepts learned in between determine.
+        """
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """What a file keeps of it, the counterpart of `Method.read`."""
         ...

@@ -113,7 +113,7 @@ def load_image(path: Path, most_pixels: int = MAX_PIXELS, room: int | None = Non
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file. Check the path.")
     try:
-        with _pillow_strict(), Image.open(_whole(path, most_pixels), formats=_formats()) as opened:
+        with pillow_strict(), Image.open(_whole(path, most_pixels), formats=_formats()) as opened:
             # Known from the header, before anything is unpacked.
             if opened.width * opened.height > most_pixels:
                 raise Image.DecompressionBombError(f"{opened.width} x {opened.height}")
@@ -219,7 +219,7 @@ class _NotUsableError(ValueError):
 
 
 @contextmanager
-def _pillow_strict() -> Iterator[None]:
+def pillow_strict() -> Iterator[None]:
     # Other packs set the first flag for the whole process; a picture cut short would then load as half grey.
     before = ImageFile.LOAD_TRUNCATED_IMAGES, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     ImageFile.LOAD_TRUNCATED_IMAGES = False

@@ -73,6 +73,23 @@ def described(settings: type[Any]) -> dict[str, tuple[Any, Described]]:
     return {f.name: (f.default, f.metadata[_DESCRIBED]) for f in fields(settings)}
 
 
+def from_kept(settings: type[Any], kept: Any) -> Any:
+    """An instance of a class of settings from what a memory's file keeps of it; defaults for what is not
+    there. ValueError for a value of another kind, or out of its range.
+    """
+    values = kept if isinstance(kept, dict) else {}
+    chosen = {}
+    for name, (default, _) in described(settings).items():
+        if name not in values:
+            continue
+        value = values[name]
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
+            raise ValueError(f"{name} is {value!r}; expected something like {default!r}.")
+        chosen[name] = value
+    return settings(**chosen)
+
+
 def check(settings: Any) -> None:
     """ValueError, with the value and what it may be, unless every setting lies within its field."""
     for name, (_, what) in described(type(settings)).items():

@@ -49,6 +49,11 @@ def read_tensors(path: Path) -> TensorFile:
         raise TensorFileError(
             f"{path.name} cannot be read: {error or 'too little memory for it'}."
         ) from error
+    return parse_tensors(path.name, content)
+
+
+def parse_tensors(name: str, content: bytes) -> TensorFile:
+    """The same of bytes; name: what to call them in an error."""
     try:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
@@ -61,7 +66,7 @@ def read_tensors(path: Path) -> TensorFile:
         return found
     except Exception as error:  # the library raises half a dozen types of its own, of Rust's and PyTorch's
         raise TensorFileError(
-            f"{path.name} is damaged or no safetensors file ({type(error).__name__}: {str(error)[:200]})."
+            f"{name} is damaged or no safetensors file ({type(error).__name__}: {str(error)[:200]})."
         ) from error
 
 

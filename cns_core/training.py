@@ -70,6 +70,7 @@ class StepReport:
 
 
 OnStep = Callable[[StepReport], None]
+StopAsked = Callable[[], bool]
 
 DIFFUSION = "diffusion"  # the name of the concept's own loss
 
@@ -129,8 +130,9 @@ class ConceptTrainer:
         """Whole optimizer steps done."""
         return len(self.losses.get(DIFFUSION, ()))
 
-    def run(self, on_step: OnStep | None = None) -> None:
-        """Train from where the state stands to the last step.
+    def run(self, on_step: OnStep | None = None, stop_asked: StopAsked | None = None) -> None:
+        """Train from where the state stands to the last step, or to one after which `stop_asked` says that
+        it was the last. It is asked after each step.
 
         Raises:
             TrainingDivergedError: the loss is no longer a number.
@@ -167,6 +169,8 @@ class ConceptTrainer:
                 if on_step is not None:
                     seconds = time.perf_counter() - begin
                     on_step(StepReport(self.step, s.steps, loss, found, norms_of, seconds))
+                if stop_asked is not None and stop_asked():
+                    break
         with torch.no_grad():
             self.adaptation.before_forward()
 

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from cns_core.checkpoint import CheckpointError, TrainerState, load_state
 from cns_core.memory import ConceptMemory
 from cns_core.memory_file import MemoryFileError, load_memory, save_memory
+from cns_core.thumbnails import MAX_BYTES
 
 from .mutations import mutated
 from .samples import RUN_KEY, checkpoint_file, many_concepts, memory_file
@@ -105,6 +106,8 @@ def memory_fault(memory: ConceptMemory) -> str | None:
         tensors = [*encoders.values(), *losses.values(), *concept.change.tensors().values()]
         if not all(bool(torch.isfinite(t.float()).all()) for t in tensors):
             return "numbers that are not finite"
+        if len(concept.thumbnail) > MAX_BYTES:
+            return f"a thumbnail of {len(concept.thumbnail):,} bytes"
     if len(memory.summary().encode()) > 10_000:
         return "a summary without end"
     with tempfile.TemporaryDirectory() as folder:

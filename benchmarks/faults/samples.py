@@ -16,6 +16,7 @@ from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.directions.change import DirectionsChange
 from cns_core.methods.token_only import NoChange
 from cns_core.projections import ProjectionLayout
+from cns_core.thumbnails import jpeg_of
 
 LAYOUT = ProjectionLayout(("a.attn2.to_k", "a.attn2.to_v"), ((30, 41), (20, 41)))
 RUN_KEY = "0123456789abcdef"
@@ -47,6 +48,7 @@ def concept(name: str, number: int, chance: torch.Generator) -> LearnedConcept:
         settings={"train": {"steps": 3, "prior": "none"}, "method": {}, "select": {}},
         losses={"diffusion": torch.rand(3, generator=chance), "guard": torch.rand(3, generator=chance)},
         learned_at="2026-01-01T00:00:00+00:00",
+        thumbnail=b"" if number % 3 == 2 else jpeg_of(torch.rand(40, 32, 3, generator=chance)),
     )
 
 

@@ -1,7 +1,6 @@
 """Pictures of numbers, drawn with PIL alone: loss curves, and bars of the share of neurons.
 
-Tensors are (1, H, W, 3) float32 in [0, 1], as the host shows them. Lines and letters are drawn at twice the
-size and reduced, which smooths them.
+Tensors are (1, H, W, 3) float32 in [0, 1], as the host shows them.
 """
 
 from __future__ import annotations
@@ -10,18 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-Box = tuple[float, float, float, float]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+from .canvas import FAINT_INK, GRID, LINES, Canvas, ticks
 
-INK, FAINT_INK, GRID, PAPER = (38, 42, 51), (104, 110, 122), (226, 229, 234), (255, 255, 255)
-LINES = ((32, 99, 178), (214, 93, 14), (34, 139, 84), (160, 60, 150), (181, 137, 0), (90, 90, 90))
-HEAT = np.array([(68, 84, 140), (44, 133, 141), (53, 183, 121), (240, 196, 25)])  # low to high
-SCALE = 2  # drawn larger by this and reduced
-LABEL_WIDTH = 290  # of a bar, in pixels
 BARS_IN_COLUMN = 36  # SD 1.5 has 32 projections (one column), SDXL 140 (four)
 
 
@@ -37,10 +28,10 @@ def loss_curve(losses: Mapping[str, Sequence[float]], title: str = "Loss", smoot
     finite = [values[np.isfinite(values)] for values in series.values()]
     if not sum(len(values) for values in finite):
         raise ValueError(f"No finite loss to draw in {len(series)} series {sorted(series)}. Train first.")
-    y_ticks = _ticks(min(0.0, *(v.min() for v in finite if len(v))), max(v.max() for v in finite if len(v)))
+    y_ticks = ticks(min(0.0, *(v.min() for v in finite if len(v))), max(v.max() for v in finite if len(v)))
     last = max(2, *(len(values) for values in series.values()))
-    x_ticks = [tick for tick in _ticks(1, last) if 1 <= tick <= last and tick == int(tick)]
-    canvas = _Canvas(960, 540)
+    x_ticks = [tick for tick in ticks(1, last) if 1 <= tick <= last and tick == int(tick)]
+    canvas = Canvas(960, 540)
     canvas.text((480, 24), title, 20, anchor="mm", width=900)
     left, top, right, bottom = 84, 84, 930, 486
 
@@ -90,10 +81,10 @@ def share_bars(
     pitch, column_width, head = 18, 560 if columns > 1 else 760, 92
     below = head + rows * pitch + 24
     height = below + (40 + len(overlaps) * 24 + 12 if overlaps else 0)
-    canvas = _Canvas(columns * column_width, height)
+    canvas = Canvas(columns * column_width, height)
     width = columns * column_width
     canvas.text((width / 2, 24), title, 20, anchor="mm", width=width - 40)
-    highest = _ticks(0.0, max(share for _, share in shares) or 1.0)[-1]
+    highest = ticks(0.0, max(share for _, share in shares) or 1.0)[-1]
     mean = sum(share for _, share in shares) / len(shares)
     note = f"{len(shares)} projections, mean {_percent(mean)}; a full bar is {_percent(highest)}"
     canvas.text((width / 2, 54), note, 14, FAINT_INK, "mm", width - 40)
@@ -123,7 +114,7 @@ def gain_bars(gains: Sequence[float], heard: Sequence[tuple[str, float]] = ()) -
         raise ValueError(f"Expected gains above 0 and shares in [0, 1]; got {wrong[:3]}.")
     pitch, head, width = 24, 92, 760
     below = head + len(gains) * pitch + 24
-    canvas = _Canvas(width, below + (40 + len(heard) * pitch + 12 if heard else 0))
+    canvas = Canvas(width, below + (40 + len(heard) * pitch + 12 if heard else 0))
     canvas.text(
         (width / 2, 24), "Directions of the concept's own: forecast", 20, anchor="mm", width=width - 40
     )
@@ -149,58 +140,6 @@ def gain_bars(gains: Sequence[float], heard: Sequence[tuple[str, float]] = ()) -
     return canvas.tensor()
 
 
-class _Canvas:
-    """A white page whose coordinates are pixels of the finished picture."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.size = (width, height)
-        self.page = Image.new("RGB", (width * SCALE, height * SCALE), PAPER)
-        self.draw = ImageDraw.Draw(self.page)
-
-    def text(
-        self,
-        at: tuple[float, float],
-        text: str,
-        size: int,
-        colour: tuple[int, ...] = INK,
-        anchor: str = "lm",
-        width: float = math.inf,
-    ) -> None:
-        font = _font(size * SCALE)
-        place = (at[0] * SCALE, at[1] * SCALE)
-        self.draw.text(place, _shorten(text, font, width * SCALE), colour, font, anchor=anchor)
-
-    def line(self, points: Sequence[tuple[float, float]], colour: tuple[int, ...], width: float) -> None:
-        scaled = [(x * SCALE, y * SCALE) for x, y in points]
-        self.draw.line(scaled, colour, round(width * SCALE), joint="curve")
-
-    def polyline(self, points: Sequence[tuple[float, float]], colour: tuple[int, ...], width: float) -> None:
-        """A line through the points, a dot for a single one, nothing for none."""
-        if len(points) == 1:
-            x, y = points[0]
-            self.line([(x - 3, y), (x + 3, y)], colour, 6)
-        elif points:
-            self.line(points, colour, width)
-
-    def bar(self, box: Box, label: str, share: float, value: str, size: int) -> None:
-        """Label, heat-coloured bar on a pale track, and value, from left to right within `box`."""
-        left, top, right, bottom = box
-        middle, start, end = (top + bottom) / 2, left + LABEL_WIDTH + 8, right - 56
-        self.text((left + LABEL_WIDTH, middle), label, size, anchor="rm", width=LABEL_WIDTH)
-        self._rectangle((start, top, end, bottom), GRID)
-        if share > 0:
-            self._rectangle((start, top, start + max(1.0, share * (end - start)), bottom), _heat(share))
-        self.text((right, middle), value, size, FAINT_INK, "rm")
-
-    def _rectangle(self, box: Box, colour: tuple[int, ...]) -> None:
-        left, top, right, bottom = (round(side * SCALE) for side in box)
-        self.draw.rectangle((left, top, right - 1, bottom - 1), colour)
-
-    def tensor(self) -> Tensor:
-        page = self.page.resize(self.size, Image.Resampling.BOX)
-        return torch.from_numpy(np.asarray(page).astype(np.float32) / 255.0).unsqueeze(0)
-
-
 def _running_mean(values: np.ndarray, smoothing: float) -> list[tuple[int, float]]:
     """(step, mean) from step 1, the exponential mean divided by the weight seen so far."""
     total = weight = 0.0
@@ -213,35 +152,5 @@ def _running_mean(values: np.ndarray, smoothing: float) -> list[tuple[int, float
     return means
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """About six round numbers whose first and last enclose `low` and `high`."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / 5))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor * 5 >= span)
-    first, last = math.floor(low / step), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, max(last, first + 1) + 1)]
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
-
-
-def _heat(share: float) -> tuple[int, ...]:
-    position = min(1.0, share) * (len(HEAT) - 1)
-    low = min(int(position), len(HEAT) - 2)
-    return tuple(int(part) for part in HEAT[low] + (position - low) * (HEAT[low + 1] - HEAT[low]))
-
-
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-def _shorten(text: str, font: Font, width: float) -> str:
-    """`text`, its middle replaced by three dots when it is wider than `width`: both ends tell names apart."""
-    if font.getlength(text) <= width:
-        return text
-    for keep in range(len(text) - 1, 1, -1):
-        short = text[: keep // 2] + "..." + text[len(text) - (keep - keep // 2) :]
-        if font.getlength(short) <= width:
-            return short
-    return "..."

@@ -18,9 +18,11 @@ from ..captions import template_captions
 from ..checkpoint import CheckpointError, state_bytes
 from ..concept import Concept
 from ..memory import ConceptMemory, LearnedConcept
-from ..method import Adaptation, Plan
+from ..method import Adaptation, Earlier, Plan
 from ..priors import PRIORS
+from ..refine import Refining
 from ..settings import TrainSettings
+from ..thumbnails import jpeg_of
 from ..tokens import TokenVectors, initial_vectors
 from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
 from .backend import HostBackend, training_mode
@@ -30,6 +32,7 @@ from .identity import vae_identity
 from .kept import Limits, prune
 from .known_models import computes_as, lasting_digest, lasting_key
 from .latents import encode_concept, encode_fitted, encode_pixels
+from .live import LiveRun, watched
 from .model import BaseModel, noise_levels, read_base
 from .paths import work_folder
 from .prepare import check_concept
@@ -57,7 +60,7 @@ class Lesson:
     """One concept to be learned on top of a memory: all that decides what comes of it, and how to show it.
 
     class_images: `(H, W, C)` each, what the user connected; method_settings: `plan.method.Training`; limits:
-    of what is kept on disk.
+    of what is kept on disk. refining: when the concept is one of the memory's, to be learned further.
     """
 
     loaded: Loaded
@@ -69,10 +72,22 @@ class Lesson:
     method_settings: Any = None
     preview: Preview = field(default_factory=Preview)
     limits: Limits = field(default_factory=Limits)
+    refining: Refining | None = None
+
+    @property
+    def others(self) -> ConceptMemory | None:
+        """The memory without this lesson's concept."""
+        return self.memory if self.refining is None else self.refining.others
+
+    def with_learned(self, learned: LearnedConcept, base: BaseModel) -> ConceptMemory:
+        """The memory with what training has left of the concept."""
+        if self.refining is not None:
+            return self.refining.result(learned)
+        return (self.memory or ConceptMemory(base.identity, base.layout)).with_learned(learned)
 
     def check(self, base: BaseModel) -> None:
         """ValueError, before any long work, when the parts do not fit each other."""
-        check_concept(self.concept, base, self.loaded.model, self.loaded.clip, self.memory)
+        check_concept(self.concept, base, self.loaded.model, self.loaded.clip, self.others)
         if not self.plan.base.same_as(base.identity):
             raise ValueError(
                 f"These neurons were selected on {self.plan.base}, but the loaded model is {base.identity}"
@@ -84,7 +99,7 @@ class Lesson:
                 f"These neurons were selected for another concept than {self.concept.name!r}. "
                 "Connect one CONCEPT to both SelectConceptNeurons and ContinualTrain."
             )
-        self.plan.prepared.check(self.memory or ConceptMemory(base.identity, base.layout))
+        self.plan.prepared.check(self.others or ConceptMemory(base.identity, base.layout))
         PRIORS[self.settings.prior].check(self.class_images)
 
     def key(self, base: BaseModel) -> str:
@@ -101,6 +116,7 @@ class Lesson:
             "" if self.memory is None else self.memory.digest(),
             str(self.kept_settings()),
             of_images.hexdigest(),
+            *(["refined"] if self.refining is not None else []),
         )
 
     def fault(self, found: ConceptMemory, base: BaseModel) -> str | None:
@@ -128,11 +144,14 @@ class Lesson:
 
     def kept_settings(self) -> dict[str, dict[str, Any]]:
         """What a memory keeps of the settings."""
-        return {
+        kept = {
             "train": self.settings.as_dict(),
             "method": asdict(self.method_settings),
             "select": asdict(self.plan.settings),
         }
+        if self.refining is not None:
+            kept["refined"] = {"from": self.refining.concept.digest()}
+        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,32 +173,48 @@ def learn(lesson: Lesson) -> Learned:
     base = read_base(lesson.loaded.model, lesson.loaded.clip)
     lesson.check(base)
     run = Run(work_folder("runs"), lesson.key(base))
-    if (finished := run.result(lambda found: lesson.fault(found, base))) is not None:
-        earlier = lesson.memory or ConceptMemory(base.identity, base.layout)
-        told = "This run was finished before; its result was taken from disk. Change the seed to train anew."
-        return Learned(earlier.with_learned(finished), [told])
-    with Progress(lesson.settings.steps) as progress:
-        try:
-            learned = LearningRun(lesson, base, run, progress).result()
-        except Exception as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise RuntimeError(
-                f"Out of memory while training at batch size {lesson.settings.batch_size} ({error}). "
-                "Lower the concept's resolution or batch_size (gradient_accumulation makes up for it), "
-                f"use prior 'none' or 'image-free', or close other programs. {run.told_kept()}"
-            ) from error
+    with watched(lesson.concept, lesson.settings.steps) as live:
+        if (finished := run.result(lambda found: lesson.fault(found, base))) is not None:
+            live.kept_before(finished)
+            return _from_disk(lesson, base, finished)
+        with Progress(lesson.settings.steps, live) as progress:
+            learned = _learned_now(LearningRun(lesson, base, run, progress, live))
     if told := prune(lesson.limits, [run.result_file]):
         learned.notes.append(told)
     return learned
 
 
+def _from_disk(lesson: Lesson, base: BaseModel, finished: LearnedConcept) -> Learned:
+    """What an earlier run of the same has left."""
+    steps, done = lesson.settings.steps, max((len(v) for v in finished.losses.values()), default=0)
+    short = f", after step {done} of {steps}" if done < steps else ""
+    told = (
+        f"This run was finished before{short}; its result was taken from disk. Change the seed to train anew."
+    )
+    return Learned(lesson.with_learned(finished, base), [told])
+
+
+def _learned_now(learning: LearningRun) -> Learned:
+    """RuntimeError, with what to do, where memory ran out."""
+    try:
+        return learning.result()
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise RuntimeError(
+            f"Out of memory while training at batch size {learning.lesson.settings.batch_size} ({error}). "
+            "Lower the concept's resolution or batch_size (gradient_accumulation makes up for it), "
+            f"use prior 'none' or 'image-free', or close other programs. {learning.run.told_kept()}"
+        ) from error
+
+
 class LearningRun:
     """A lesson while it is being learned."""
 
-    def __init__(self, lesson: Lesson, base: BaseModel, run: Run, progress: Progress) -> None:
-        self.lesson, self.base, self.run, self.progress = lesson, base, run, progress
-        self.earlier = lesson.memory or ConceptMemory(base.identity, base.layout)
+    def __init__(self, lesson: Lesson, base: BaseModel, run: Run, progress: Progress, live: LiveRun) -> None:
+        self.lesson, self.base, self.run, self.progress, self.live = lesson, base, run, progress, live
+        self.known = lesson.others or ConceptMemory(base.identity, base.layout)
+        self.earlier: Earlier = lesson.refining or self.known
 
     def result(self) -> Learned:
         """Prepare, train, and keep the memory on disk."""
@@ -188,9 +223,8 @@ class LearningRun:
         notes += self._of_patches()
         with training_mode():
             loaded, concept = lesson.loaded, lesson.concept
-            tables = {n: t.detach().float().cpu() for n, t in token_tables(loaded.clip).items()}
-            vectors = initial_vectors(tables, word_ids(loaded.clip, concept.class_word))
-            known = self.earlier.token_vectors()
+            vectors = self._first_vectors()
+            known = self.known.token_vectors()
             backend = HostBackend(loaded.model, loaded.clip, concept.token, vectors, known)
             plan = lesson.plan
             adaptation = plan.method.start(
@@ -199,14 +233,24 @@ class LearningRun:
             trainer = self._trainer(backend, data, adaptation, vectors)
             self.run.check_space(self._to_be_kept(trainer))
             try:
-                trainer.run(lambda report: self._on_step(report, trainer, backend))
+                trainer.run(lambda report: self._on_step(report, trainer, backend), self.live.stop_asked)
             except BaseException:  # Cancel is a BaseException on newer hosts; nothing is swallowed
                 if trainer.step:
                     self.run.save_checkpoint(trainer.state(), trainer.step)
                 raise
-        memory = self.earlier.with_learned(self._learned(trainer, adaptation))
-        self.run.finish(memory)
-        return Learned(memory, notes)
+        if trainer.step < lesson.settings.steps:
+            notes.append(f"Stopped after step {trainer.step} of {lesson.settings.steps}, as you asked.")
+        learned = self._learned(trainer, adaptation)
+        self.run.finish(self.known.with_learned(learned))
+        return Learned(lesson.with_learned(learned, self.base), notes)
+
+    def _first_vectors(self) -> TokenVectors:
+        """The token as it was learned, or as its class word."""
+        loaded, refining = self.lesson.loaded, self.lesson.refining
+        if refining is not None:
+            return dict(refining.concept.token_vectors)
+        tables = {n: t.detach().float().cpu() for n, t in token_tables(loaded.clip).items()}
+        return initial_vectors(tables, word_ids(loaded.clip, self.lesson.concept.class_word))
 
     def _trainer(
         self, backend: HostBackend, data: TrainingData, adaptation: Adaptation, vectors: TokenVectors
@@ -220,6 +264,7 @@ class LearningRun:
                 self.run.refuse_checkpoint(error)
             else:
                 self.run.kept_step = trainer.step
+                self.live.resumed(trainer.step, trainer.losses)
                 self.run.notes.append(
                     f"Resumed after step {trainer.step} of {settings.steps}, where an earlier run of this "
                     "graph stopped."
@@ -240,7 +285,7 @@ class LearningRun:
         """Bytes, generously: a checkpoint, and a result beside it, whose new part is no larger."""
         moving = sum(p.numel() for group in trainer.groups for p in group.parameters)
         earlier = sum(
-            t.numel() * t.element_size() for c in self.earlier.concepts for t in c.change.tensors().values()
+            t.numel() * t.element_size() for c in self.known.concepts for t in c.change.tensors().values()
         )
         return 2 * state_bytes(trainer.state(), moving) + earlier
 
@@ -309,6 +354,7 @@ class LearningRun:
             settings=self.lesson.kept_settings(),
             losses={name: torch.tensor(values) for name, values in state.losses.items()},
             learned_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            thumbnail=jpeg_of(concept.images[0].pixels),
         )
 
 

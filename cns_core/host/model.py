@@ -14,6 +14,7 @@ from ..families import FAMILIES, SUPPORTED, Family
 from ..identity import ModelIdentity
 from ..projections import ProjectionLayout
 from ..schedule import NoiseLevels
+from . import last_model
 from .apply import carries_memory
 from .identity import PREFIX, model_identity
 from .patches import forward_patches
@@ -44,6 +45,7 @@ def read_base(model: Model, clip: Clip) -> BaseModel:
     """
     family, layout = check_pair(model, clip)
     identity = model_identity(model, clip, family, layout)
+    last_model.note([identity])
     parameters = sum(p.numel() for p in model.model.diffusion_model.parameters())
     widths = {name: table.shape[1] for name, table in token_tables(clip).items()}
     return BaseModel(identity, family, layout, projection_weights(model, layout), parameters, widths)
@@ -56,8 +58,11 @@ def possible_bases(model: Model, clip: Clip) -> list[ModelIdentity]:
     family, layout = check_pair(model, clip)
     without = model_identity(model, clip, family, layout, added=False)
     if not Weights(model).patched() and not Weights(clip.patcher).patched():
-        return [without]
-    return [without, model_identity(model, clip, family, layout)]
+        found = [without]
+    else:
+        found = [without, model_identity(model, clip, family, layout)]
+    last_model.note(found)
+    return found
 
 
 def check_pair(model: Model, clip: Clip) -> tuple[Family, ProjectionLayout]:

@@ -45,7 +45,7 @@ def image_folder(name: str) -> Path:
             f"No folder is named. Put your photos into a folder below {root} and choose it. Folders there: "
             f"{known}."
         )
-    path = _inside(root, name, "ComfyUI's input directory")
+    path = inside(root, name, "ComfyUI's input directory")
     if not path.is_dir():
         raise ValueError(
             f"There is no folder {name!r} below ComfyUI's input directory {root}. Folders there: {known}."
@@ -57,7 +57,7 @@ def memory_file(name: str) -> Path:
     """An existing memory file. ValueError when it is unknown or leads outside its folder."""
     for root in folder_paths.get_folder_paths(MEMORY_FOLDER):
         if Path(root).is_dir():
-            path = _inside(Path(root), name, "the concept_memory folder")
+            path = inside(Path(root), name, "the concept_memory folder")
             if path.is_file():
                 return path
     known = ", ".join(memory_files()) or "none yet"
@@ -68,13 +68,48 @@ def memory_files() -> list[str]:
     return list(folder_paths.get_filename_list(MEMORY_FOLDER))
 
 
+def memory_root() -> Path:
+    """The folder that new memories are saved in."""
+    return Path(folder_paths.get_folder_paths(MEMORY_FOLDER)[0])
+
+
+def memory_folders() -> list[Path]:
+    """Those that are there, in the order in which files are looked for."""
+    return [
+        Path(os.path.realpath(r)) for r in folder_paths.get_folder_paths(MEMORY_FOLDER) if os.path.isdir(r)
+    ]
+
+
+def memory_folder_of(path: Path) -> Path:
+    """The one in which a memory file lies. ValueError where it lies in none of them."""
+    for root in memory_folders():
+        if root in path.parents:
+            return root
+    raise ValueError(f"{path.name} lies in no concept_memory folder.")
+
+
+def model_files(kind: str) -> list[str]:
+    """Safetensors files in the host's folders for `embeddings` or `loras`, as relative names."""
+    return [name for name in folder_paths.get_filename_list(kind) if name.lower().endswith(".safetensors")]
+
+
+def model_file(kind: str, name: str) -> Path:
+    """One of them. ValueError when it is unknown, no safetensors file, or leads outside its folder."""
+    for root in folder_paths.get_folder_paths(kind):
+        if Path(root).is_dir() and name.lower().endswith(".safetensors"):
+            path = inside(Path(root), name, f"the {kind} folder")
+            if path.is_file():
+                return path
+    known = ", ".join(model_files(kind)[:20]) or "none yet"
+    raise ValueError(f"There is no safetensors file {name!r} in models/{kind}/. Files there: {known}.")
+
+
 def new_memory_file(name: str) -> Path:
     """Where a memory of that name is to be saved; sub-folders are allowed, leaving the folder is not.
     ValueError for a name that no file can have.
     """
-    root = Path(folder_paths.get_folder_paths(MEMORY_FOLDER)[0])
-    return _inside(
-        root, checked_file_name(name, datetime.now()) + ".safetensors", "the concept_memory folder"
+    return inside(
+        memory_root(), checked_file_name(name, datetime.now()) + ".safetensors", "the concept_memory folder"
     )
 
 
@@ -108,7 +143,7 @@ def clip_model(name: str) -> str:
             f"Give a Hugging Face id such as {PHOTO_CLIP}, which is fetched at first use (600 MB), "
             "or a CLIP folder below models/."
         )
-    folder = _inside(models_folder(), name.strip(), "the models folder")
+    folder = inside(models_folder(), name.strip(), "the models folder")
     if folder.is_dir():
         return str(folder)
     first = folder.parent if "/" in name else None
@@ -124,7 +159,10 @@ def models_folder() -> Path:
     return Path(folder_paths.models_dir)
 
 
-def _inside(root: Path, name: str, what: str) -> Path:
+def inside(root: Path, name: str, what: str) -> Path:
+    """A path below a folder, as it is named from outside. ValueError for one that leads out of it, or that
+    no file system can have; what: the folder, in words.
+    """
     # Both kinds of separator, whatever the system: a workflow may come from another one.
     parts = name.replace("\\", "/").split("/")
     odd = odd_character(name)

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import comfy.model_management as management
-import torch
 from torch import Tensor
 
 from ..concept import Concept, check_free
 from ..memory import ConceptMemory
 from ..method import Method, Plan
-from ..moments import second_moment
-from ..text_features import counted_tokens
-from .kept_moments import KeptMoments
 from .known_models import computes_as, lasting_digest
 from .model import BaseModel, check_trainable, read_base
-from .text import check_class_word, check_length, encode_prompts, known_tokens, with_tokens
+from .prompt_reader import PromptReader
+from .text import check_class_word, check_length, known_tokens
 from .types import Clip, Model, OnProgress
-
-_BATCH = 16  # prompts that are encoded at once
 
 
 def prepare(
@@ -101,9 +93,14 @@ class HostMaterial:
         self.layout, self.captions, self.taught = base.layout, concept.class_captions(), concept.taught()
         self.earlier = () if memory is None else memory.taught()
         self.device = management.get_torch_device()
-        self._base, self._clip, self._on_progress = base, clip, on_progress
-        self.notes: list[str] = []  # for the user, about what is kept on disk
-        self._with_earlier = clip if memory is None else with_tokens(clip, memory.token_vectors())
+        self._base = base
+        known = {} if memory is None else memory.token_vectors()
+        self._reader = PromptReader(clip, known, base.layout.shapes[0][1], on_progress)
+
+    @property
+    def notes(self) -> list[str]:
+        """For the user, about what is kept on disk."""
+        return self._reader.notes
 
     def weights(self) -> Mapping[str, Tensor]:
         return {name: weight.to(self.device).float() for name, weight in self._base.weights.items()}
@@ -111,66 +108,8 @@ class HostMaterial:
     def features(
         self, captions: Sequence[str], general: Sequence[str], tokens: str
     ) -> tuple[list[Tensor], list[Tensor]]:
-        total = len(captions) + len(general) + 1  # and one for what is made of them
-        self._load()
-        with torch.no_grad():
-            own = self._encoded(captions, tokens, lambda done: self._on_progress(done, total))
-            key = (self._clip.patcher.patches_uuid, self._clip.layer_idx, tuple(general), tokens)
-            kept = _general.get(self._clip.cond_stage_model)
-            if kept is None or kept[0] != key:
-                kept = (
-                    key,
-                    self._encoded(
-                        general, tokens, lambda done: self._on_progress(len(captions) + done, total)
-                    ),
-                )
-                _general[self._clip.cond_stage_model] = kept
-        self._on_progress(total - 1, total)
-        return [x.to(self.device) for x in own], [x.to(self.device) for x in kept[1]]
+        own, of_general = self._reader.features(captions, general, tokens)
+        return [x.to(self.device) for x in own], [x.to(self.device) for x in of_general]
 
     def second_moments(self, groups: Sequence[Sequence[str]], tokens: str, lasting: int) -> list[Tensor]:
-        width = self.layout.shapes[0][1]
-        # Prompts of the user's own are among them, and the reading of the others takes long.
-        check_length(self._clip, [prompt for group in groups[lasting:] for prompt in group])
-        starts = [0, *itertools.accumulate(map(len, groups))]
-        total = starts[-1] + 1
-        self._load()
-
-        def moment(number: int) -> Tensor:
-            done = starts[number]
-            features = self._features(
-                groups[number], tokens, lambda count: self._on_progress(done + count, total)
-            )
-            return second_moment(features, width)
-
-        kept = KeptMoments(self._clip, tokens, width)
-        with torch.no_grad():
-            moments = [
-                kept.get(prompts, partial(moment, number)) if number < lasting and prompts else moment(number)
-                for number, prompts in enumerate(groups)
-            ]
-        self.notes += kept.notes
-        return moments
-
-    def _load(self) -> None:
-        management.load_models_gpu([self._clip.patcher], force_full_load=True)
-
-    def _encoded(
-        self, prompts: Sequence[str], tokens: str, on_progress: Callable[[int], None]
-    ) -> list[Tensor]:
-        """The tokens of each prompt that count, on the CPU."""
-        return list(self._features(prompts, tokens, on_progress))
-
-    def _features(
-        self, prompts: Sequence[str], tokens: str, on_progress: Callable[[int], None]
-    ) -> Iterator[Tensor]:
-        for first in range(0, len(prompts), _BATCH):
-            encoded = encode_prompts(self._with_earlier, prompts[first : first + _BATCH], pooled=False)
-            rows = zip(encoded.cross.cpu()[:, : encoded.is_word.shape[1]], encoded.is_word, strict=True)
-            yield from (counted_tokens(x, words, tokens) for x, words in rows)
-            on_progress(min(first + _BATCH, len(prompts)))
-
-
-# For each text encoder that the host holds, the general prompts that were last encoded with it: nodes keep no
-# state, and the next concept's selection asks for the same ones.
-_general: WeakKeyDictionary[Any, tuple[Any, list[Tensor]]] = WeakKeyDictionary()
+        return self._reader.second_moments(groups, tokens, lasting)

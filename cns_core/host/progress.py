@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..training import StepReport
+from .live import LiveRun
 
 _PREVIEW_PIXELS = 512
 _LOG_EVERY = 50
@@ -20,10 +21,12 @@ _LOG_EVERY = 50
 class Progress:
     """Shows steps of one node.
     `step` and `phase` raise the host's own exception when the user pressed Cancel.
+
+    live: what is told of each step to pages, too.
     """
 
-    def __init__(self, steps: int) -> None:
-        self._steps, self._done = steps, 0
+    def __init__(self, steps: int, live: LiveRun | None = None) -> None:
+        self._steps, self._done, self._live = steps, 0, live
         self._bar = comfy.utils.ProgressBar(steps)
 
     def __enter__(self) -> Progress:
@@ -37,6 +40,8 @@ class Progress:
 
     def step(self, report: StepReport, picture: Tensor | None) -> None:
         self._show(report.step, report.steps, picture)
+        if self._live is not None:
+            self._live.step(report, picture)
         if report.step % _LOG_EVERY == 0 or report.step == report.steps:
             losses = ", ".join(f"{name} {value:.3g}" for name, value in report.losses.items())
             norms = ", ".join(f"{name} {value:.2e}" for name, value in report.gradient_norms.items())

@@ -82,6 +82,12 @@ def concepts_to_come(graph: Graph, link: Any) -> list[ToCome] | None:
     if node is not None and node["class_type"] == "LoadConceptMemory" and isinstance(inputs.get("file"), str):
         concepts = load_memory(paths.memory_file(inputs["file"])).concepts
         return [ToCome(c.name, c.token, c) for c in concepts]
+    if node is not None and node["class_type"] == "RefineConcept":
+        earlier = concepts_to_come(graph, inputs.get("memory"))
+        new = _concept(graph, inputs.get("concept"), inputs)
+        if earlier is None or new is None:
+            return None
+        return [*(c for c in earlier if c.token != new.token), new]
     if node is not None and node["class_type"] == "ContinualTrain":
         earlier = concepts_to_come(graph, inputs["memory"]) if "memory" in inputs else []
         select = _node(graph, inputs.get("neurons"))

@@ -4,7 +4,7 @@ trains, without its merging. The strongest learner of K/V, and the one that forg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,10 @@ class DenseChange:
 
     def added(self, name: str) -> None:
         return None
+
+    def refined(self, by: DenseChange, ruled: Callable[[str], Tensor]) -> DenseChange:
+        """All that is there now, others' part in it too."""
+        return by
 
     def moved(self, name: str) -> Tensor:
         return torch.ones(self._changes[name].shape, dtype=torch.bool)

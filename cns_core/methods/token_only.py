@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,10 @@ class NoChange:
     def added(self, name: str) -> tuple[Tensor, Tensor]:
         out, width = self.layout.shape(name)
         return torch.zeros(out, 0), torch.zeros(0, width)
+
+    def refined(self, by: NoChange, ruled: Callable[[str], Tensor]) -> NoChange:
+        """Nothing again."""
+        return by
 
     def moved(self, name: str) -> Tensor:
         return torch.zeros(self.layout.shape(name), dtype=torch.bool)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from graph_page import be_quiet, draw_with
 
 if TYPE_CHECKING:
     from devtools.api_client import ApiClient
@@ -35,7 +36,11 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def editor(chromium: Any, live_host: ApiClient) -> Iterator[Any]:
     """A page with the graph editor of the live host, ready for a workflow."""
-    page = chromium.new_page(viewport={"width": 1600, "height": 1000})
+    be_quiet(live_host)
+    context = chromium.new_context(
+        viewport={"width": 1600, "height": 1000}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    page = context.new_page()
     page.set_default_timeout(60_000)
     page.goto(live_host.url)
     page.wait_for_function("() => window.app && window.app.graph && window.app.rootGraph !== null")
@@ -43,4 +48,12 @@ def editor(chromium: Any, live_host: ApiClient) -> Iterator[Any]:
         "() => Object.keys(window.LiteGraph?.registered_node_types ?? {}).includes('ContinualTrain')"
     )
     yield page
-    page.close()
+    context.close()
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "nodes-2.0"])
+def drawn(request: pytest.FixtureRequest, editor: Any) -> Iterator[Any]:
+    """The editor, drawn by each of the two renderers."""
+    draw_with(editor, request.param)
+    yield editor
+    draw_with(editor, False)

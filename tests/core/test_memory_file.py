@@ -1,15 +1,18 @@
 """The file: exact round trips, other tools' keys, and everything that can be wrong with it."""
 
+import base64
 import dataclasses
 import errno
 import hashlib
 import json
 import os
 import struct
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -22,6 +25,7 @@ from cns_core.memory_file import MemoryFileError, load_memory, save_memory
 from cns_core.methods.cns.change import CnsChange
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.projections import ProjectionLayout
+from cns_core.thumbnails import MAX_BYTES, MAX_SIDE, jpeg_of
 
 VERSION_1 = Path(__file__).with_name("memory_version_1.safetensors")
 LAYOUT = ProjectionLayout(("a.to_k", "a.to_v"), ((30, 41), (20, 41)))
@@ -47,6 +51,7 @@ def make(seed, concepts=2):
                 settings={"train": {"steps": 3, "prior": "none"}},
                 losses={"diffusion": torch.rand(3, generator=g), "L_reg": torch.rand(3, generator=g)},
                 learned_at="2026-01-01T00:00:00+00:00",
+                thumbnail=jpeg_of(torch.rand(32, 300, 3, generator=g)),
             )
         )
     sample = sample_of([(torch.linspace(-1, 1, 100), torch.float16, 3)])
@@ -81,7 +86,7 @@ def test_round_trip_is_exact(saved):
     assert a.digest() == b.digest() and str(a.base) == str(b.base) and a.layout == b.layout
     assert a.base.sample.values.equal(b.base.sample.values) and a.base.same_as(b.base)
     for x, y in zip(a.concepts, b.concepts, strict=True):
-        for field in ("name", "token", "class_word", "kind", "method", "settings", "learned_at"):
+        for field in ("name", "token", "class_word", "kind", "method", "settings", "learned_at", "thumbnail"):
             assert getattr(x, field) == getattr(y, field)
         for field in ("losses", "token_vectors"):
             assert same(getattr(x, field), getattr(y, field))
@@ -265,6 +270,65 @@ def test_hostile_tensors(saved):
         saved.write_bytes(save({**tensors, name: tensor}, metadata))
         with pytest.raises(MemoryFileError, match=message):
             load_memory(saved)
+
+
+def _jpeg(side):
+    buffer = BytesIO()
+    Image.new("RGB", (side, 8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_a_thumbnail_is_optional_and_no_part_of_what_is_learned(saved):
+    old = make(0)
+    bare = [dataclasses.replace(c, thumbnail=b"") for c in old.concepts]
+    with_none = dataclasses.replace(old, concepts=tuple(bare))
+    assert with_none.digest() == old.digest()
+    save_memory(saved, with_none)
+    assert [c.thumbnail for c in load_memory(saved).concepts] == [b"", b""]
+    with safe_open(saved, framework="pt") as file:
+        assert "modelspec.thumbnail" not in file.metadata()
+
+
+def test_the_newest_thumbnail_is_where_other_tools_look(saved):
+    with safe_open(saved, framework="pt") as file:
+        kind, content = file.metadata()["modelspec.thumbnail"].split(",")
+    assert kind == "data:image/jpeg;base64" and base64.b64decode(content) == make(0).concepts[-1].thumbnail
+    with Image.open(BytesIO(base64.b64decode(content))) as picture:
+        assert picture.size == (256, 27)
+
+
+def test_a_thumbnail_stays_small_whatever_it_shows():
+    noise = torch.rand(2048, 1024, 3, generator=torch.Generator().manual_seed(0))
+    jpeg = jpeg_of(noise)
+    assert len(jpeg) <= MAX_BYTES and Image.open(BytesIO(jpeg)).size == (128, 256)
+    assert len(jpeg_of(noise, most=2_000)) <= 2_000
+    with pytest.raises(ValueError, match="expected at most 10"):
+        jpeg_of(noise, most=10)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no JPEG"),
+        (b"", "is no JPEG"),
+        (b"\xff\xd8\xff" + bytes(100), "thumbnail is damaged"),
+        (_jpeg(100)[:-40], "thumbnail is damaged"),
+        (_jpeg(MAX_SIDE + 1), "257 x 8 pixels, expected at most 256"),
+        (_jpeg(100) + bytes(MAX_BYTES), "expected at most 65,536"),
+    ],
+)
+def test_hostile_thumbnails(saved, content, message):
+    with safe_open(saved, framework="pt") as file:
+        metadata, names = file.metadata(), file.keys()
+        tensors = {k: file.get_tensor(k).clone() for k in names}
+    tensors["concepts.1.thumbnail"] = torch.tensor(list(content), dtype=torch.uint8)
+    saved.write_bytes(save(tensors, metadata))
+    with pytest.raises(MemoryFileError, match=f"concept 2, 'my dog 1': .*{message}"):
+        load_memory(saved)
+    tensors["concepts.1.thumbnail"] = torch.zeros(2, 3)
+    saved.write_bytes(save(tensors, metadata))
+    with pytest.raises(MemoryFileError, match="expected uint8"):
+        load_memory(saved)
 
 
 def test_metadata_that_is_no_json(saved):

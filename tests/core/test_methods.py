@@ -8,6 +8,7 @@ from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import load_memory, save_memory
 from cns_core.methods import METHODS
+from cns_core.refine import Refining
 from cns_core.settings import TrainSettings, check, described
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData
 
@@ -29,14 +30,15 @@ def method(request):
 def learner(toy, toy_material, method):
     """Starts learning one more concept by the method, on top of a memory."""
 
-    def start(memory=None, resume=None, seed=0, steps=6):
-        memory = memory or ConceptMemory(BASE, toy.layout)
+    def start(memory=None, resume=None, seed=0, steps=6, refining=None):
+        memory = refining.others if refining else memory or ConceptMemory(BASE, toy.layout)
         material = toy_material(toy, ["a photo of word1", "the word1"], 6, memory)
         known = described(method.Selection)
         settings = method.Selection(**{k: v for k, v in {"budget_percent": 6.0}.items() if k in known})
         prepared = method.prepare(material, settings)
         rates = {k: v for k, v in RATES.items() if k in described(method.Training)}
-        adaptation = method.start(prepared, memory, method.Training(**rates), torch.device("cpu"))
+        earlier = refining or memory
+        adaptation = method.start(prepared, earlier, method.Training(**rates), torch.device("cpu"))
         g = torch.Generator().manual_seed(seed + 1)
         image = LatentImage(torch.randn(2, 4, 4, generator=g), ("a photo of <new>",), ("a photo of word1",))
         train = TrainSettings(steps=steps, batch_size=2, token_lr=1e-2, seed=seed)
@@ -48,23 +50,25 @@ def learner(toy, toy_material, method):
 def learned(learner, method, memory, number):
     trainer = learner(memory, seed=number)
     trainer.run()
+    return memory.with_learned(as_learned(trainer, method, number))
+
+
+def as_learned(trainer, method, number):
     vectors, change = trainer.state().token_vectors, trainer.adaptation.learned()
     losses = {name: torch.tensor(values) for name, values in trainer.losses.items()}
     name = f"c{number}"
-    return memory.with_learned(
-        LearnedConcept(
-            name,
-            f"<{name}>",
-            "word1",
-            "subject",
-            (f"a photo of <{name}>",),
-            method.name,
-            change,
-            vectors,
-            {},
-            losses,
-            "now",
-        )
+    return LearnedConcept(
+        name,
+        f"<{name}>",
+        "word1",
+        "subject",
+        (f"a photo of <{name}>",),
+        method.name,
+        change,
+        vectors,
+        {},
+        losses,
+        "now",
     )
 
 
@@ -155,6 +159,22 @@ def test_what_was_trained_is_what_is_drawn(learner, toy, method, two):
         torch.testing.assert_close(drawn, trained[name], atol=2e-4, rtol=1e-3)  # of float16
         untouched = ~(change.moved(name) | two.moved(name))
         assert torch.equal(drawn[untouched], plain[name][untouched])
+
+
+def test_a_concept_learned_further_is_drawn_as_it_was_trained(learner, toy, method, two, tmp_path):
+    refining = Refining(two, two.concepts[0])
+    trainer = learner(refining=refining, seed=5)
+    started, plain = patched(toy, trainer.adaptation.weight_functions()), patched(toy, {})
+    for name, change in two.changes().items():
+        assert torch.equal(started[name], plain[name] + change.float()), "it goes on from all that is there"
+    trainer.run()
+    after = refining.result(as_learned(trainer, method, 0))
+    assert after.names() == ["c1", "c0"] and len(after.concepts[1].losses["diffusion"]) == 12
+    trained = patched(toy, trainer.adaptation.weight_functions())
+    for name, change in after.changes().items():
+        torch.testing.assert_close(plain[name] + change.float(), trained[name], atol=4e-4, rtol=2e-3)
+    save_memory(tmp_path / "m.safetensors", after)
+    assert load_memory(tmp_path / "m.safetensors").digest() == after.digest()
 
 
 def test_any_stage_is_exact_and_a_file_keeps_all_of_it(two, tmp_path):

@@ -89,6 +89,22 @@ def test_outside_the_mask_everything_is_bit_identical(toy):
     assert not any(hasattr(m, "parametrizations") for m in toy.unet.modules())
 
 
+def test_a_run_that_is_asked_to_stop_ends_as_if_that_step_were_its_last(toy):
+    whole, asked, reports = trainer(toy, settings(steps=3)), [], []
+    whole.run()
+    t = trainer(toy, settings())
+
+    def stop_asked():
+        asked.append(t.step)
+        return t.step == 3
+
+    t.run(reports.append, stop_asked)
+    assert asked == [1, 2, 3] and [r.step for r in reports] == [1, 2, 3]
+    assert same(t.state(), whole.state())  # at a constant learning rate the number of steps decides nothing
+    t.run(reports.append)  # nothing is left behind: it can go on
+    assert t.step == 6 and [r.step for r in reports] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

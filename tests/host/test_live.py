@@ -4,9 +4,11 @@ before long work.
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 
 import pytest
+import requests
 from PIL import Image
 
 from devtools.api_client import ApiClient, PromptFailed
@@ -92,6 +94,32 @@ def test_cancel_keeps_the_steps_and_the_same_graph_goes_on(small, live_host):
         live_host.run(graph, on_progress=cancel)
     assert max(seen) < 8
     assert "Resumed after step" in texts(live_host.run(graph))
+
+
+def test_stop_and_keep_ends_the_training_and_the_graph_goes_on(small, live_host):
+    graph = override(small("learn_concept", steps=30), "ContinualTrain", seed=78)
+    graph = override(graph, "SaveConceptMemory", filename="stopped")
+    node, answers = find_one(graph, "ContinualTrain"), []
+
+    def stop(running, value, maximum):
+        if (running, maximum) == (node, 30) and value >= 2 and not answers:
+            (run,) = live_host.get_json("/cns/live")["runs"]
+            assert run["node"] == node and run["step"] >= 2 and run["token"] == "<my-panda>"
+            where = {"prompt_id": run["prompt_id"], "node": node}
+            answers.append(requests.post(f"{live_host.url}/api/cns/stop", json=where, timeout=60))
+
+    outputs = live_host.run(graph, on_progress=stop)
+    assert answers[0].json() == {"stopping": True}
+    said = texts(outputs)
+    assert (
+        re.search(r"Stopped after step \d+ of 30, as you asked\.", said)
+        and "Saved stopped.safetensors" in said
+    )
+    assert len(pictures(live_host, outputs)) == 1
+    listed = live_host.get_json("/cns/library")["files"]
+    (entry,) = [file for file in listed if file["file"] == "stopped.safetensors"]
+    assert 2 <= entry["concepts"][0]["steps"] < 30 and entry["other_base"] is False
+    assert live_host.get_json("/cns/live") == {"runs": []}
 
 
 def test_a_stock_node_that_lists_pictures_makes_one_concept(small, live_host):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -51,6 +51,16 @@ class CnsChange:
 
     def added(self, name: str) -> None:
         return None
+
+    def refined(self, by: CnsChange, ruled: Callable[[str], Tensor]) -> CnsChange:
+        """Entries of both masks, without those that are others' now."""
+        masks, values = {}, []
+        for name, shape, _ in self.layout.slices():
+            laid = torch.zeros(shape, dtype=torch.float16)
+            laid = by.lay(name, self.lay(name, laid))
+            masks[name] = (self.moved(name) & ~ruled(name)) | by.moved(name)
+            values.append(laid[masks[name]])
+        return CnsChange(NeuronMask.from_dense(self.layout, masks), torch.cat(values))
 
     def moved(self, name: str) -> Tensor:
         return self.mask.dense(name)

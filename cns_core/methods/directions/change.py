@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -55,6 +55,15 @@ class DirectionsChange:
         up, down = self.added(name)
         return torch.addmm(on.float(), up, down).half()
 
+    def refined(self, by: DirectionsChange, ruled: Callable[[str], Tensor]) -> DirectionsChange:
+        """Both sums: they are added to whatever is there."""
+        return DirectionsChange(
+            self.layout,
+            torch.cat([self.answers, by.answers], 1).contiguous(),
+            torch.cat([self.directions, by.directions]),
+            torch.cat([self.gains, by.gains]),
+        )
+
     def moved(self, name: str) -> Tensor:
         return torch.full(self.layout.shape(name), bool(len(self.gains)))
 
@@ -62,5 +71,5 @@ class DirectionsChange:
         count = len(self.gains)
         if not count:
             return "its token alone: no direction was its own"
-        gains = " to ".join(dict.fromkeys(f"{float(g):.3g}" for g in (self.gains[0], self.gains[-1])))
+        gains = " to ".join(dict.fromkeys(f"{float(g):.3g}" for g in (self.gains.max(), self.gains.min())))
         return f"{count} direction{'s' * (count > 1)}, gains {gains}"

@@ -1,0 +1,1 @@
+"""What has been learned in the forms that other programs read. A form is one file here."""

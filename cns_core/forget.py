@@ -1,0 +1,64 @@
+"""Taking one concept out of a memory again: its token, and its share of the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .memory import ConceptMemory, LearnedConcept
+
+
+@dataclass(frozen=True, eq=False)
+class Forgotten:
+    """What is left, and what became of the concept's share.
+
+    exact: its share was added to everything else and is gone without a rest. Otherwise it had taken the place
+    of entries: own of them go back to the base model, earlier ones to what concepts before it had made of
+    them, and later ones stay, since concepts after it determine them and were learned on top of it.
+    """
+
+    memory: ConceptMemory
+    concept: LearnedConcept
+    exact: bool
+    own: int = 0
+    earlier: int = 0
+    later: int = 0
+
+    def told(self) -> list[str]:
+        """In words, a line each."""
+        concept = self.concept
+        lines = [f"`{concept.token}` ({concept.name}) is forgotten: its token means nothing any more"]
+        if self.exact:
+            lines.append(f"its share of the weights is gone without a rest: {concept.change.summary()}")
+            return lines
+        lines.append(f"of its {self.own + self.earlier + self.later:,} entries {self.own:,} were its own")
+        if self.earlier:
+            lines.append(f"{self.earlier:,} are again as earlier concepts had left them")
+        if self.later:
+            lines.append(
+                f"{self.later:,} stay: later concepts have moved them too, and were learned on top of it"
+            )
+        return lines
+
+
+def forget(memory: ConceptMemory, which: str) -> Forgotten:
+    """A memory without one concept, by its name or token. ValueError when there is no such concept."""
+    concept = memory.concept(which.strip())
+    rest = memory.without(concept.token)
+    place = memory.concepts.index(concept)
+    if all(c.change.added(memory.layout.names[0]) is not None for c in memory.concepts[place:]):
+        return Forgotten(rest, concept, exact=True)
+    own = earlier = later = 0
+    for name in memory.layout.names:
+        moved = concept.change.moved(name)
+        ruled, before = torch.zeros_like(moved), torch.zeros_like(moved)
+        for number, other in enumerate(memory.concepts):
+            if number < place:
+                before |= other.change.moved(name)
+            elif number > place and other.change.added(name) is None:
+                ruled |= other.change.moved(name)
+        own += int((moved & ~before & ~ruled).sum())
+        earlier += int((moved & before & ~ruled).sum())
+        later += int((moved & ruled).sum())
+    return Forgotten(rest, concept, False, own, earlier, later)

@@ -1,0 +1,30 @@
+/** Registers the pack's parts of the page. Without them every node works as before. */
+
+import { app } from "../../scripts/app.js";
+import { addCompletion } from "./completion.js";
+import { trackFields } from "./fields.js";
+import { addLibrary } from "./library.js";
+import { addLiveWidget, catchUp, NODE, watch } from "./live.js";
+import { addStyle } from "./page.js";
+
+app.registerExtension({
+    name: "CNS",
+
+    async setup() {
+        addStyle();
+        trackFields();
+        addCompletion();
+        addLibrary();
+        await watch();
+    },
+
+    /** @param {any} node */
+    nodeCreated(node) {
+        if (node.comfyClass === NODE) addLiveWidget(node);
+    },
+
+    /** A graph was opened: perhaps it is the one that runs. */
+    afterConfigureGraph() {
+        return catchUp();
+    },
+});

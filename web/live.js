@@ -1,0 +1,218 @@
+/** Watching a concept being learned, in the Continual Train node: see `cns_core/host/live.py`. */
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { ask, curvePicture, duration, element, post } from "./page.js";
+
+export const NODE = "ContinualTrain";
+const WIDGET = "cns_live";
+const IDLE_HEIGHT = 44; // pixels of the node, with the margin around the widget
+const HEIGHT = 300;
+
+/**
+ * @typedef {object} Run
+ * @property {string} prompt_id
+ * @property {string} node
+ * @property {string} name
+ * @property {string} token
+ * @property {"preparing" | "learning" | "finished" | "stopped" | "kept" | "cancelled" | "failed"} status
+ * @property {number} step
+ * @property {number} steps
+ * @property {number} resumed the step that it went on after; 0 for a fresh one
+ * @property {number | null} seconds_left
+ * @property {boolean} [stopping]
+ * @property {import("./page.js").Curves} losses
+ * @property {string[]} [pictures]
+ * @property {string} [preview]
+ */
+
+/**
+ * @typedef {object} Panel the widget's element, and those of its parts that change; the button stays the same
+ * one, or a message between pressing and releasing the mouse would take the click
+ * @property {HTMLElement} root
+ * @property {HTMLElement} token
+ * @property {HTMLElement} words
+ * @property {HTMLButtonElement} stop
+ * @property {HTMLElement} bar
+ * @property {HTMLElement} curves
+ * @property {HTMLElement} own the concept's own pictures
+ * @property {HTMLElement} drawn
+ * @property {Run | null} run
+ */
+
+/** @type {WeakMap<object, Panel>} by node */
+const panels = new WeakMap();
+/** @type {Map<string, Run>} what is known of each node's newest run, by the id under which it is run */
+const runs = new Map();
+
+/**
+ * Give a node its widget. It shows one line until the node runs.
+ *
+ * @param {any} node
+ */
+export function addLiveWidget(node) {
+    if (panels.has(node) || typeof node.addDOMWidget !== "function") return;
+    const panel = newPanel();
+    panels.set(node, panel);
+    const height = () => (panel.root.dataset.status === "idle" ? IDLE_HEIGHT : HEIGHT);
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
+    const widget = node.addDOMWidget(WIDGET, WIDGET, panel.root, options);
+    widget.serialize = false; // graphs are saved as if it were not there
+}
+
+/** Listen to the server, and ask it once for what runs already. */
+export function watch() {
+    api.addEventListener("cns.progress", (/** @type {CustomEvent<Run>} */ event) => heard(event.detail));
+    api.addEventListener("reconnected", catchUp);
+    return catchUp();
+}
+
+/** Show what runs now; for a graph that has just been opened, too. */
+export async function catchUp() {
+    try {
+        const { runs: running } = await ask("/cns/live");
+        for (const run of running) heard(run);
+    } catch (error) {
+        console.warn("CNS: what is being learned could not be asked for.", error);
+    }
+}
+
+/** @param {Run} told pictures and preview are in it only where they are new */
+function heard(told) {
+    const known = runs.get(told.node);
+    const run = known?.prompt_id === told.prompt_id ? { ...known, ...told } : told;
+    runs.set(told.node, run);
+    const node = nodeOf(told.node);
+    if (node?.type !== NODE && node?.comfyClass !== NODE) return;
+    const panel = panels.get(node);
+    if (panel) show(node, panel, run);
+}
+
+/**
+ * The node that is run under an id: below subgraphs these are several, with colons between.
+ *
+ * @param {string} id
+ * @returns {any}
+ */
+function nodeOf(id) {
+    let graph = app.rootGraph ?? app.graph;
+    let node = null;
+    for (const part of id.split(":")) {
+        node = graph?.getNodeById(Number.isNaN(Number(part)) ? part : Number(part));
+        graph = node?.subgraph;
+    }
+    return node;
+}
+
+/** @returns {Panel} */
+function newPanel() {
+    const root = element("div", { class: "cns-live", "data-status": "idle" });
+    const stop = /** @type {HTMLButtonElement} */ (
+        element("button", { type: "button", class: "cns-stop" }, "Stop and keep")
+    );
+    const panel = {
+        root,
+        stop,
+        token: element("b"),
+        words: element("div", { class: "cns-words" }, "Queue to watch it learn here"),
+        bar: element("div"),
+        curves: element("div", { class: "cns-curves" }),
+        own: element("div", { class: "cns-own" }),
+        drawn: element("div", { class: "cns-preview" }),
+        run: null,
+    };
+    stop.title = "Finish after this step: what has been learned so far becomes the result";
+    stop.addEventListener("click", (event) => {
+        event.stopPropagation();
+        stopAndKeep(panel);
+    });
+    root.append(
+        element("div", { class: "cns-line" }, panel.token, stop),
+        panel.words,
+        element("div", { class: "cns-bar" }, panel.bar),
+        panel.curves,
+        element(
+            "div",
+            { class: "cns-pictures" },
+            element("figure", {}, panel.own, element("figcaption", {}, "your pictures")),
+            element("figure", {}, panel.drawn, element("figcaption", {}, "drawn now")),
+        ),
+    );
+    return panel;
+}
+
+/**
+ * @param {any} node
+ * @param {Panel} panel
+ * @param {Run} run
+ */
+function show(node, panel, run) {
+    const was = panel.run;
+    panel.run = run;
+    panel.root.dataset.status = run.status;
+    panel.token.textContent = run.token;
+    panel.token.title = run.name;
+    panel.words.textContent = words(run);
+    panel.stop.hidden = run.status !== "preparing" && run.status !== "learning";
+    panel.stop.disabled = Boolean(run.stopping);
+    panel.bar.style.width = `${run.steps ? (100 * run.step) / run.steps : 0}%`;
+    panel.curves.replaceChildren(...curvePicture(run.losses, run.steps).childNodes);
+    if (run.pictures !== was?.pictures) panel.own.replaceChildren(...(run.pictures ?? []).map(picture));
+    if (!was || run.preview !== was.preview) {
+        panel.drawn.replaceChildren(run.preview ? picture(run.preview) : "no preview");
+        panel.drawn.classList.toggle("cns-none", !run.preview);
+    }
+    if (!was) grow(node);
+    node.setDirtyCanvas?.(true, false);
+}
+
+/** @param {string} source */
+function picture(source) {
+    return element("img", { src: source, alt: "", draggable: "false" });
+}
+
+/** @param {Run} run */
+function words(run) {
+    const of = `${run.step} / ${run.steps}`;
+    const from = run.resumed ? `resumed after ${run.resumed}` : "fresh";
+    switch (run.status) {
+        case "preparing":
+            return run.resumed ? `${of}, ${from}` : "preparing";
+        case "learning": {
+            const left = run.seconds_left === null ? "" : `, ${duration(run.seconds_left)} left`;
+            return `${of}, ${from}${run.stopping ? ", stopping" : left}`;
+        }
+        case "finished":
+            return `${of}, learned`;
+        case "stopped":
+            return `${of}, stopped and kept`;
+        case "kept":
+            return `${of}, taken from disk`;
+        case "cancelled":
+            return `${of}, cancelled: queue again to go on`;
+        default:
+            return `${of}, failed`;
+    }
+}
+
+/** @param {Panel} panel */
+async function stopAndKeep({ run, stop }) {
+    if (!run) return;
+    stop.disabled = true;
+    try {
+        await post("/cns/stop", { prompt_id: run.prompt_id, node: run.node });
+    } catch (error) {
+        const detail = /** @type {Error} */ (error).message;
+        app.extensionManager.toast.add({ severity: "warn", summary: "Not stopped", detail, life: 6000 });
+    }
+}
+
+/**
+ * Make room for the widget in the classic renderer; the other one measures it by itself.
+ *
+ * @param {any} node
+ */
+function grow(node) {
+    const [, least] = node.computeSize?.() ?? [0, 0];
+    if (node.size && least > node.size[1]) node.setSize?.([node.size[0], least]);
+}
