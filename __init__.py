@@ -18,11 +18,13 @@ async def comfy_entrypoint() -> Any:
         from .cns_core.host import routes
         from .cns_core.host.paths import register_memory_folder
         from .nodes import (
+            captions,
             concept,
             draw,
             export,
             foreign,
             forget,
+            matrix,
             memory,
             merge,
             neurons,
@@ -51,6 +53,8 @@ async def comfy_entrypoint() -> Any:
         merge.MergeMemories,
         export.ExportConceptMemory,
         foreign.ImportConcept,
+        matrix.ConceptMatrix,
+        captions.CaptionConceptImages,
     ]
 
     class ConceptNeuronSelection(ComfyExtension):

@@ -142,7 +142,7 @@ def caption_from_text(text: str, token: str, class_word: str) -> str:
     ValueError if text is empty.
     """
     token = check_token(token)
-    _check_bounded(text)
+    check_bounded(text)
     caption = " ".join(text.split())
     if not caption:
         raise ValueError(
@@ -150,22 +150,28 @@ def caption_from_text(text: str, token: str, class_word: str) -> str:
         )
     if "{}" in caption:
         filled = caption.replace("{}", token)
-        _check_bounded(filled)
+        check_bounded(filled)
         return filled
     if token in caption.lower():
         return re.sub(re.escape(token), token, caption, flags=re.IGNORECASE)
+    return in_place_of_class_word(caption, token, class_word) or f"{token}, {caption}"
+
+
+def in_place_of_class_word(caption: str, token: str, class_word: str) -> str | None:
+    """The caption with the token instead of the first whole-word occurrence of the class word, in any case;
+    None when there is no such occurrence.
+    """
     word = " ".join(class_word.split())
-    if word:
-        # Hyphens and brackets count as part of a word: neither 'hot-dog' nor another token '<dog>' is a dog.
-        pattern = rf"(?<![\w<-]){re.escape(word)}(?![\w>-])"
-        # A function, because a replacement string would give backslashes a meaning.
-        caption, replaced = re.subn(pattern, lambda _: token, caption, count=1, flags=re.IGNORECASE)
-        if replaced:
-            return caption
-    return f"{token}, {caption}"
+    if not word:
+        return None
+    # Hyphens and brackets count as part of a word: neither 'hot-dog' nor another token '<dog>' is a dog.
+    pattern = rf"(?<![\w<-]){re.escape(word)}(?![\w>-])"
+    # A function, because a replacement string would give backslashes a meaning.
+    replaced, times = re.subn(pattern, lambda _: token, caption, count=1, flags=re.IGNORECASE)
+    return replaced if times else None
 
 
-def _check_bounded(text: str) -> None:
+def check_bounded(text: str) -> None:
     """ValueError for a caption that a memory could not keep, before any more work is done with it."""
     most = MAX_CAPTION - MAX_TOKEN - 2  # where no token is, one comes in front
     if len(text) > most:
@@ -178,14 +184,30 @@ def caption_file(image_path: Path) -> str:
     """The text of the caption file beside a picture, `dog.txt` or as other trainers write it: `dog.TXT`,
     `dog.jpg.txt`, `dog.caption`. ValueError when it is missing, empty or no text.
     """
-    names = [f"{stem}{ending}" for ending in _ENDINGS for stem in (image_path.stem, image_path.name)]
-    found = [path for path in map(image_path.with_name, names) if path.exists()]
-    if not found:
+    path = find_caption_file(image_path)
+    if path is None:
         raise ValueError(
             f"{image_path.name} has no caption file: expected {image_path.with_suffix('.txt')}. Write it, or "
             "choose the caption source 'templates'."
         )
-    path = found[0]
+    text = text_of(path)
+    if not text:
+        raise ValueError(
+            f"{path} is empty, expected a caption. Write one, or choose the caption source 'templates'."
+        )
+    return text
+
+
+def find_caption_file(image_path: Path) -> Path | None:
+    """Where the caption of a picture is read from; None when no file is there."""
+    names = [f"{stem}{ending}" for ending in _ENDINGS for stem in (image_path.stem, image_path.name)]
+    return next((path for path in map(image_path.with_name, names) if path.exists()), None)
+
+
+def text_of(path: Path) -> str:
+    """What stands in a caption file, without space around it. ValueError when it is a link to a file
+    elsewhere, too large, or no text.
+    """
     if not stays_inside(path):
         raise ValueError(
             f"{path} is a link to a file elsewhere, which could be any. Put the caption file itself beside "
@@ -211,10 +233,6 @@ def caption_file(image_path: Path) -> str:
         raise ValueError(
             f"{path} holds {', '.join(map(repr, strange[:3]))}, so it is no text, or UTF-16 without its "
             "mark. Save it as UTF-8."
-        )
-    if not text:
-        raise ValueError(
-            f"{path} is empty, expected a caption. Write one, or choose the caption source 'templates'."
         )
     return text
 

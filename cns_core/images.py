@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .captions import CaptionRule
 from .concept import BUCKET_STEP, TrainingImage
-from .picture_files import Picture, check_size, load_image, on_white, some_of
+from .masked_pictures import load_masked, masks_beside
+from .picture_files import Picture, check_size, on_white, some_of
 
 MIN_RESOLUTION, MAX_RESOLUTION = 64, 2048
 MAX_ASPECT = 2.0
@@ -32,6 +33,7 @@ class _Loaded(NamedTuple):
     source: str
     picture: Picture
     captions: tuple[str, ...]
+    mask_file: str | None = None  # the name of the file that its mask is from
 
 
 def _nothing(done: int, total: int) -> None:
@@ -57,18 +59,22 @@ def images_from_files(
     on_progress: Callable[[int, int], None] = _nothing,
     most_bytes: float = math.inf,
 ) -> tuple[tuple[TrainingImage, ...], list[str]]:
-    """Training images from files, in the order given, and notes for the user. Errors name the file.
+    """Training images from files, in the order given, and notes for the user. Errors name the file. A mask
+    beside a picture (`mask_files.py`) takes the place of its alpha channel.
 
     `on_progress(done, total)` is called after each is read and may raise to stop.
     most_bytes: of memory that the training images may take; ValueError, before any is read, for more.
     """
     _check_room(len(paths), bucketing, most_bytes)
     room = math.ceil(bucketing.resolution * math.sqrt(MAX_ASPECT)) + BUCKET_STEP
+    masks = masks_beside(paths)
 
     def pictures() -> Iterator[_Loaded]:
         # A generator: only one picture at a time is held at its full size.
         for number, path in enumerate(paths, 1):
-            yield _Loaded(path.name, load_image(path, room=room), rule.captions_for(path))
+            mask = masks.get(path)
+            picture, captions = load_masked(path, mask, room), rule.captions_for(path)
+            yield _Loaded(path.name, picture, captions, None if mask is None else mask.name)
             on_progress(number, len(paths))
 
     return _build(pictures(), bucketing)
@@ -223,12 +229,16 @@ def thumbnails(images: Sequence[TrainingImage], size: int = 256) -> Tensor:
     size = min(size, max(16, math.isqrt(_SHEET // (_BYTES * len(images)))))
     sheet = torch.zeros(len(images), size, size, 3)
     for cell, image in zip(sheet, images, strict=True):
-        height, width, _ = image.pixels.shape
-        scale = size / max(height, width)
-        h, w = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (size - h) // 2, (size - w) // 2
-        cell[top : top + h, left : left + w] = fit(image.pixels, None, (h, w))[0]
+        top, left, height, width = place_in(size, image.pixels)
+        cell[top : top + height, left : left + width] = fit(image.pixels, None, (height, width))[0]
     return sheet
+
+
+def place_in(side: int, pixels: Tensor) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a picture (h, w, 3), scaled to fit into the middle of a square."""
+    scale = side / max(pixels.shape[:2])
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    return (side - height) // 2, (side - width) // 2, height, width
 
 
 def _build(pictures: Iterable[_Loaded], bucketing: Bucketing) -> tuple[tuple[TrainingImage, ...], list[str]]:
@@ -236,7 +246,7 @@ def _build(pictures: Iterable[_Loaded], bucketing: Bucketing) -> tuple[tuple[Tra
     enlarged: list[str] = []
     cropped: list[str] = []
     masked: list[str] = []
-    for source, (pixels, mask, (height, width)), captions in pictures:
+    for source, (pixels, mask, (height, width)), captions, mask_file in pictures:
         size = bucket_size(height, width, bucketing.resolution, bucketing.buckets)
         fitted, fitted_mask = fit(pixels, mask, size)
         scale = max(size[0] / height, size[1] / width)
@@ -246,10 +256,11 @@ def _build(pictures: Iterable[_Loaded], bucketing: Bucketing) -> tuple[tuple[Tra
         if kept < KEPT_SHARE:
             cropped.append(f"{source} ({width} x {height}, {max(kept, 0.01):.0%} kept)")
         if fitted_mask is not None:
-            masked.append(source)
+            masked.append(f"{source} ({mask_file})" if mask_file else source)
             if not fitted_mask.any():
+                what = mask_file or "the mask (or the alpha channel)"
                 raise ValueError(
-                    f"{source}: the mask (or the alpha channel) is 0 in the whole {size[1]} x {size[0]} part "
+                    f"{source}: {what} is 0 in the whole {size[1]} x {size[0]} part "
                     "that is trained on, so nothing could be learned. Expected 1 where the concept is: "
                     "invert the mask, or crop the picture around the concept."
                 )

@@ -18,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from .colour import in_srgb
+from .mask_files import without_masks
 
 # Named one by one: of what Pillow opens besides, some is handed to other programs, which run what it says.
 # The last two are there where the user's plugins have added them.
@@ -56,8 +57,9 @@ def read_extensions() -> frozenset[str]:
 
 def list_images(folder: Path) -> tuple[list[Path], list[str]]:
     """The picture files directly in a folder, by name, and the names of files that are left out, for nothing
-    here reads them or they are links that lead elsewhere. Hidden files and what lies beside pictures as a
-    matter of course are in neither. ValueError if there are no pictures.
+    here reads them, they are links that lead elsewhere, or masks without a picture. Hidden files and what
+    lies beside pictures as a matter of course, masks of them too, are in neither. ValueError if there are no
+    pictures.
     """
     if not folder.is_dir():
         seen = "a file" if folder.exists() else "nothing"
@@ -66,7 +68,8 @@ def list_images(folder: Path) -> tuple[list[Path], list[str]]:
         (entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=lambda e: e.name
     )
     extensions, files = read_extensions(), [entry for entry in entries if entry.is_file()]
-    found = [e for e in files if e.suffix.lower() in extensions and stays_inside(e)]
+    readable = [e for e in files if e.suffix.lower() in extensions and stays_inside(e)]
+    found, alone = without_masks(readable)
     if not found:
         others = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
         raise ValueError(
@@ -74,7 +77,9 @@ def list_images(folder: Path) -> tuple[list[Path], list[str]]:
             "and links to files elsewhere are not; found "
             f"{some_of(others) if others else 'an empty folder'}. Put the pictures directly into the folder."
         )
-    left_out = [f.name for f in files if f not in found and f.suffix.lower() not in _COMPANIONS]
+    left_out = [
+        f.name for f in files if f in alone or (f not in readable and f.suffix.lower() not in _COMPANIONS)
+    ]
     return found, left_out
 
 
@@ -92,7 +97,7 @@ def told_left_out(names: Sequence[str]) -> list[str]:
         return []
     heif = any(name.lower().endswith((".heic", ".heif", ".hif")) for name in names)
     advice = " HEIC is read once the package pillow-heif registers it, or save them as JPEG." if heif else ""
-    why = "for nothing here reads them, or they are links to files elsewhere"
+    why = "for nothing here reads them, or they are links to files elsewhere, or masks without a picture"
     return [f"Left out, {why}: {some_of(names, 12)}.{advice}"]
 
 

@@ -90,7 +90,7 @@ class Demo:
     def learn(self, concept: ConceptFolder, first: bool) -> Image.Image:
         """Train one concept into the memory file; gives back its loss curve."""
         graph = read_graph(WORKFLOWS / ("learn_concept.json" if first else "add_concept.json"))
-        graph = self._fitted(graph)
+        graph = self.fitted(graph)
         graph = override(graph, "LoadConceptImages", **self._concept_inputs(concept))
         graph = override(graph, "ContinualTrain", **self.training, preview_every=0)
         graph = override(graph, "SaveConceptMemory", filename=MEMORY_NAME)
@@ -123,7 +123,7 @@ class Demo:
         return pictures
 
     def _drawing(self, seed: int) -> Graph:
-        graph = self._fitted(read_graph(WORKFLOWS / "draw_concepts.json"))
+        graph = self.fitted(read_graph(WORKFLOWS / "draw_concepts.json"))
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
         return override(graph, "KSampler", seed=seed, **self.sampling)
 
@@ -159,7 +159,8 @@ class Demo:
         graph = add(graph, "score", "CLIPScore", **inputs)
         return _figures(" ".join(self.client.run(graph)["score"]["text"]))
 
-    def _fitted(self, graph: Graph) -> Graph:
+    def fitted(self, graph: Graph) -> Graph:
+        """A bundled workflow with the demo's checkpoint and size."""
         graph = override(graph, STOCK_LOADER, ckpt_name=self.checkpoint)
         graph = exchange(graph, STOCK_LOADER, self.loader)
         return override(graph, "EmptyLatentImage", width=self.resolution, height=self.resolution)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIRST_FILE, SECOND_FILE = "panda", "panda_and_teapot"
+FIRST_FILE, SECOND_FILE, THIRD_FILE = "panda", "panda_and_teapot", "panda_teapot_parrot"
 
 LEARN = f"""# Learn one concept
 
@@ -52,4 +52,57 @@ to run into one.
 
 The two pictures in green have no token in their prompt: one from the untouched model, one with the memory
 applied. The nearer they are, the less the learning disturbed everything else.
+"""
+
+REGIONS = f"""# Each concept in its place
+
+In one prompt two learned things tend to run into one, or one takes the other's place: see *One prompt for
+both*. Given a part of the picture each, by the stock node *Conditioning (Set Area with Percentage)*, both are
+there.
+
+Loads `{THIRD_FILE}.safetensors`, with three concepts. To make it, open **add_concept** once more, with
+`{SECOND_FILE}.safetensors` as the file to load, the pack's pictures of the `parrot`, the name `my-parrot`,
+the class word `bird`, and this file name to save. With two concepts, delete the group *Three parts* and
+choose your own file.
+
+A style needs no place of its own: write its token into each prompt.
+"""
+
+MATRIX = f"""# What was forgotten
+
+Loads `{SECOND_FILE}.safetensors`, made by **add_concept**, and draws each concept as the model drew it after
+each stage: right after it was learned, and after every later concept. Each picture is compared with the
+concept's own pictures, from the folders named in *reference folders*.
+
+*Scores* is a table of likeness: a row for each concept, a column for each stage. *Forgetting* is the same as
+curves: flat is good. The text has the mean at the end, the forgetting, and what became of prompts without any
+concept.
+
+Pictures are kept: after Cancel queue again to go on, and after one more concept only the new stage is drawn.
+The first score downloads a CLIP model of 600 MB, or name a folder below `models/`.
+"""
+
+SHARE = f"""# Share concepts
+
+For people who do not have this pack: one LoRA for all weights, and an embedding for each token.
+
+1. Queue. *Export Concept Memory* writes `models/loras/{SECOND_FILE}.safetensors` and
+   `models/embeddings/my-panda.safetensors`, and `my-teapot`. The group in green waits for these files, and is
+   left out the first time.
+2. Press **R**, and queue again. The group in green draws with stock nodes alone, and the picture at the right
+   with the memory: they are the same.
+
+Give away the files and tell what to write: `embedding:my-panda` in place of `<my-panda>`.
+
+The form *diffusers* writes a folder for that library in ComfyUI's output folder, and tells the lines of
+Python to load it with.
+"""
+
+OVER = f"""# Draw over a picture
+
+Loads `{SECOND_FILE}.safetensors`, made by **add_concept**, and draws the teapot over the thing in a picture
+of yours, which keeps its composition.
+
+*denoise* decides how much stays: at 0.4 little changes, at 0.8 little stays. Choose a picture that shows
+something of about the same shape at the same place.
 """

@@ -22,6 +22,7 @@ from ..cns_core.images import (
     images_from_files,
     thumbnails,
 )
+from ..cns_core.mask_sheet import mask_sheet, told_masks
 from ..cns_core.picture_files import list_images, told_left_out
 from .sockets import ConceptSocket, advanced, schema
 from .values import checked
@@ -140,17 +141,17 @@ class LoadConceptImages(io.ComfyNode):
                 ConceptSocket.Output("concept", display_name="concept"),
                 io.Image.Output("preview", display_name="images"),
                 io.String.Output("text", display_name="text"),
+                io.Image.Output("masks", display_name="masks"),
             ],
         )
 
     @classmethod
     def validate_inputs(
-        cls, folder: list[str], name: Sequence[str | None] = (), token: Sequence[str | None] = ()
+        cls, folder: Sequence[str | None], name: Sequence[str | None] = (), token: Sequence[str | None] = ()
     ) -> bool | str:
         try:
-            for place in folder:
-                if place != NO_FOLDER:
-                    list_images(paths.image_folder(place))
+            for place in _chosen(folder):
+                list_images(paths.image_folder(place))
             for named, written in zip(name, token, strict=False):
                 if named is not None and written is not None:  # else they come from another node
                     _token(named, written)
@@ -159,14 +160,11 @@ class LoadConceptImages(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: list[str], **_: Any) -> str:
-        """Changes exactly when a file of the folder does,
+    def fingerprint_inputs(cls, folder: Sequence[str | None], **_: Any) -> str:
+        """Changes exactly when a file of the folder does, a picture, caption or mask,
         so that nothing is trained twice and nothing stale is used.
         """
-        files = [
-            sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
-            for folder in (paths.image_folder(name) for name in folder if name != NO_FOLDER)
-        ]
+        files = [paths.files_of(paths.image_folder(name)) for name in _chosen(folder)]
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     @classmethod
@@ -202,7 +200,8 @@ class LoadConceptImages(io.ComfyNode):
             )
         if mask and not images:
             raise ValueError(
-                "A mask is connected without images. Masks of pictures in a folder are their alpha channels."
+                "A mask is connected without images. Masks of pictures in a folder are their alpha channels, "
+                "or files beside them: dog-mask.png for dog.jpg."
             )
         room = memory_for_pictures()
         if not images:
@@ -220,9 +219,9 @@ class LoadConceptImages(io.ComfyNode):
             f"`{concept.token}`: {concept.name} ({kind}, {concept.class_word}), {len(built)} training images"
         ]
         lines += _listed(built, written=caption_source != "templates")
-        text = "\n".join(f"- {line}" for line in (*lines, *notes))  # the editor shows texts as Markdown
-        sheet = thumbnails(built)
-        return io.NodeOutput(concept, sheet, text, ui=ui.PreviewText(text))
+        lines = [*lines, *notes, told_masks(built)]
+        text = "\n".join(f"- {line}" for line in lines)  # the editor shows texts as Markdown
+        return io.NodeOutput(concept, thumbnails(built), text, mask_sheet(built), ui=ui.PreviewText(text))
 
 
 def _listed(images: Sequence[TrainingImage], written: bool) -> list[str]:
@@ -235,6 +234,11 @@ def _listed(images: Sequence[TrainingImage], written: bool) -> list[str]:
         captions = " / ".join(f"`{c}`" for c in (image.captions if written else image.captions[:1]))
         lines.append(f"{image.source}: {image.pixels.shape[1]} x {image.pixels.shape[0]}, {captions}")
     return [*lines, f"... and {len(images) - len(shown)} more"] if len(images) > len(shown) else lines
+
+
+def _chosen(folders: Sequence[str | None]) -> list[str]:
+    """Those that are known before anything runs: a wired one comes as None."""
+    return [folder for folder in folders if folder is not None and folder != NO_FOLDER]
 
 
 def _token(name: str, written: str) -> str:

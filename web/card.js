@@ -1,6 +1,7 @@
 /** One memory file of the library as an element: its concepts, and what can be done with them. */
 
 import { address, ask, curvePicture, element } from "./page.js";
+import { say } from "./texts.js";
 
 /**
  * @typedef {object} Concept
@@ -36,7 +37,7 @@ import { address, ask, curvePicture, element } from "./page.js";
  */
 export function card(memory, acts) {
     const { file, bytes, modified, base, other_base: other } = memory;
-    const why = "Made on another model than the one that was used last";
+    const why = say("other_model_hint");
     return element(
         "section",
         { class: "cns-file", "data-file": file },
@@ -44,11 +45,11 @@ export function card(memory, acts) {
             "header",
             {},
             element("div", { class: "cns-name", title: file }, file.replace(/\.safetensors$/i, "")),
-            icon("pencil", "Rename", () => acts.rename(file)),
-            icon("trash", "Delete", () => acts.remove(file)),
+            icon("pencil", say("rename"), () => acts.rename(file)),
+            icon("trash", say("delete"), () => acts.remove(file)),
         ),
         element("div", { class: "cns-about" }, [size(bytes), day(modified), base].filter(Boolean).join(" · ")),
-        other && element("div", {}, element("span", { class: "cns-other", title: why }, "other model")),
+        other && element("div", {}, element("span", { class: "cns-other", title: why }, say("other_model"))),
         memory.fault && element("div", { class: "cns-fault" }, memory.fault),
         ...memory.concepts.map((concept, number) => row(memory, concept, number, acts)),
     );
@@ -63,13 +64,13 @@ export function card(memory, acts) {
 function row({ file, version }, concept, number, acts) {
     const { name, token, class_word: word, kind, method, steps, learned_at: when } = concept;
     const details = element("div", { class: "cns-details", hidden: true });
-    const shown = { type: "button", class: "cns-token", title: "Copy the token", onclick: () => acts.copy(token) };
+    const shown = { type: "button", class: "cns-token", title: say("copy_token"), onclick: () => acts.copy(token) };
     return element(
         "div",
         { class: "cns-concept" },
         concept.thumbnail
             ? element("img", { src: thumbnail(file, number, version), alt: name, loading: "lazy" })
-            : element("div", { class: "cns-none" }, "no picture"),
+            : element("div", { class: "cns-none" }, say("no_picture")),
         element(
             "div",
             { class: "cns-facts" },
@@ -77,11 +78,11 @@ function row({ file, version }, concept, number, acts) {
                 "div",
                 { class: "cns-tokens" },
                 element("button", shown, token),
-                icon("arrow-up-right", "Insert into the prompt", () => acts.insert(token)),
-                icon("info-circle", "Settings and loss", () => toggle(details, file, number)),
+                icon("arrow-up-right", say("insert"), () => acts.insert(token)),
+                icon("info-circle", say("details"), () => toggle(details, file, number)),
             ),
             element("div", { class: "cns-name" }, name),
-            element("div", { class: "cns-about" }, `${[word, kind, method].join(" · ")} · ${steps} steps`),
+            element("div", { class: "cns-about" }, `${[word, kind, method].join(" · ")} · ${say("steps", { count: steps })}`),
             element("div", { class: "cns-about" }, day(when)),
         ),
         details,
@@ -107,7 +108,8 @@ async function toggle(details, file, concept) {
     if (details.hidden || details.childElementCount) return;
     try {
         const { settings, losses } = await ask("/cns/library/concept", { file, concept });
-        details.replaceChildren(curvePicture(losses, losses.steps), ...Object.entries(settings).map(table));
+        const groups = Object.entries(settings).filter(([, values]) => Object.keys(values).length);
+        details.replaceChildren(curvePicture(losses, losses.steps), ...groups.map(table));
     } catch (error) {
         details.replaceChildren(element("div", { class: "cns-fault" }, /** @type {Error} */ (error).message));
     }

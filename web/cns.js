@@ -6,9 +6,14 @@ import { trackFields } from "./fields.js";
 import { addLibrary } from "./library.js";
 import { addLiveWidget, catchUp, NODE, watch } from "./live.js";
 import { addStyle } from "./page.js";
+import { readTexts } from "./texts.js";
 
 app.registerExtension({
     name: "CNS",
+
+    async init() {
+        await readTexts();
+    },
 
     async setup() {
         addStyle();

@@ -96,10 +96,11 @@ function place(target) {
 /** @param {KeyboardEvent} event */
 function pressed(event) {
     if (box.hidden || event.target !== field || event.isComposing) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the host's short cuts, weights among them
     const steps = { ArrowDown: 1, ArrowUp: -1 };
     if (event.key in steps) choose(chosen + steps[/** @type {keyof typeof steps} */ (event.key)]);
     else if (event.key === "Escape") close();
-    else if ((event.key === "Tab" || event.key === "Enter") && !event.ctrlKey && !event.metaKey)
+    else if (event.key === "Tab" || event.key === "Enter")
         take(box.children[chosen].querySelector("b")?.textContent ?? "");
     else return;
     event.preventDefault();

@@ -1,5 +1,7 @@
 /** Prompt fields of the page: the one that was used last, and writing into it. */
 
+import { say } from "./texts.js";
+
 // The classic renderer's fields have a class of their own; those of Nodes 2.0 lie in a node's widget.
 const PROMPT = "textarea.comfy-multiline-input, .lg-node-widget textarea, [data-node-id] textarea";
 
@@ -68,5 +70,5 @@ export async function copy(text) {
     carrier.select();
     const done = document.execCommand("copy");
     carrier.remove();
-    if (!done) throw new Error("The browser does not let this page copy.");
+    if (!done) throw new Error(say("no_copying"));
 }

@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js";
 import { card, icon } from "./card.js";
 import { copy, insertToken, lastField } from "./fields.js";
 import { ask, element, post } from "./page.js";
+import { say } from "./texts.js";
 
 /** @typedef {{ name: string, file: string, when: string }} Trashed */
 
@@ -16,7 +17,7 @@ let trashOpen = false;
 
 const acts = {
     /** @param {string} token */
-    copy: (token) => told(copy(token), `${token} copied`),
+    copy: (token) => told(copy(token), say("copied", { token })),
     insert,
     rename,
     /** @param {string} file */
@@ -28,8 +29,8 @@ export function addLibrary() {
     app.extensionManager.registerSidebarTab({
         id: "cns-library",
         icon: "pi pi-book",
-        title: "Concepts",
-        tooltip: "Concepts that were learned",
+        title: say("concepts"),
+        tooltip: say("concepts_hint"),
         type: "custom",
         /** @param {HTMLElement} place The host calls this at every change of its own. */
         render(place) {
@@ -52,7 +53,7 @@ async function reload() {
 }
 
 function draw() {
-    const advice = "No concepts yet. Learn one with Continual Train and keep it with Save Concept Memory.";
+    const advice = say("none_yet", { train: named("ContinualTrain"), save: named("SaveConceptMemory") });
     const none = element("div", { class: "cns-hint" }, advice);
     root.replaceChildren(head(), ...(shown.files.length ? shown.files.map((file) => card(file, acts)) : [none]));
     if (shown.trash.length) root.append(trash());
@@ -61,14 +62,14 @@ function draw() {
 
 function head() {
     const field = /** @type {HTMLInputElement} */ (
-        element("input", { type: "search", placeholder: "Search", "aria-label": "Search concepts", value: wanted })
+        element("input", { type: "search", placeholder: say("search"), "aria-label": say("search_concepts"), value: wanted })
     );
     field.addEventListener("input", () => {
         wanted = field.value;
         search();
     });
-    const again = icon("refresh", "Look again", reload);
-    return element("div", { class: "cns-head" }, element("h3", {}, "Concepts"), field, again);
+    const again = icon("refresh", say("look_again"), reload);
+    return element("div", { class: "cns-head" }, element("h3", {}, say("concepts")), field, again);
 }
 
 /** Hide what does not have the words that are searched for. */
@@ -85,11 +86,11 @@ function trash() {
         element(
             "div",
             { class: "cns-gone", "data-file": file },
-            element("span", { class: "cns-name", title: `${file}, deleted ${when}` }, file),
-            icon("undo", "Put back", () => change("/cns/library/restore", { name })),
+            element("span", { class: "cns-name", title: `${file}, ${say("deleted", { when })}` }, file),
+            icon("undo", say("put_back"), () => change("/cns/library/restore", { name })),
         ),
     );
-    const summary = element("summary", {}, `Trash (${rows.length})`);
+    const summary = element("summary", {}, say("trash", { count: rows.length }));
     const made = element("details", { class: "cns-trash", open: trashOpen }, summary, ...rows);
     made.addEventListener("toggle", () => (trashOpen = /** @type {HTMLDetailsElement} */ (made).open));
     return made;
@@ -99,14 +100,14 @@ function trash() {
 function insert(token) {
     const field = lastField();
     if (field) insertToken(field, token);
-    else toast("warn", "Click into a prompt field first, where the token should go.");
+    else toast("warn", say("click_first"));
 }
 
 /** @param {string} file */
 async function rename(file) {
     const name = await app.extensionManager.dialog.prompt({
-        title: "Rename",
-        message: "New name; sub-folders are separated by /",
+        title: say("rename"),
+        message: say("new_name"),
         defaultValue: file.replace(/\.safetensors$/i, "").replaceAll("\\", "/"),
     });
     if (name) await change("/cns/library/rename", { file, name });
@@ -145,7 +146,16 @@ async function told(work, done) {
  */
 function toast(severity, detail) {
     const life = severity === "error" ? 8000 : 3000; // milliseconds
-    app.extensionManager.toast.add({ severity, summary: "Concepts", detail, life });
+    app.extensionManager.toast.add({ severity, summary: say("concepts"), detail, life });
+}
+
+/**
+ * What the editor calls a node.
+ *
+ * @param {string} type
+ */
+function named(type) {
+    return window.LiteGraph?.registered_node_types?.[type]?.title ?? type;
 }
 
 /** @param {unknown} error */

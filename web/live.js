@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { ask, curvePicture, duration, element, post } from "./page.js";
+import { say } from "./texts.js";
 
 export const NODE = "ContinualTrain";
 const WIDGET = "cns_live";
@@ -108,20 +109,20 @@ function nodeOf(id) {
 function newPanel() {
     const root = element("div", { class: "cns-live", "data-status": "idle" });
     const stop = /** @type {HTMLButtonElement} */ (
-        element("button", { type: "button", class: "cns-stop" }, "Stop and keep")
+        element("button", { type: "button", class: "cns-stop" }, say("stop"))
     );
     const panel = {
         root,
         stop,
         token: element("b"),
-        words: element("div", { class: "cns-words" }, "Queue to watch it learn here"),
+        words: element("div", { class: "cns-words" }, say("waiting")),
         bar: element("div"),
         curves: element("div", { class: "cns-curves" }),
         own: element("div", { class: "cns-own" }),
         drawn: element("div", { class: "cns-preview" }),
         run: null,
     };
-    stop.title = "Finish after this step: what has been learned so far becomes the result";
+    stop.title = say("stop_hint");
     stop.addEventListener("click", (event) => {
         event.stopPropagation();
         stopAndKeep(panel);
@@ -134,8 +135,8 @@ function newPanel() {
         element(
             "div",
             { class: "cns-pictures" },
-            element("figure", {}, panel.own, element("figcaption", {}, "your pictures")),
-            element("figure", {}, panel.drawn, element("figcaption", {}, "drawn now")),
+            element("figure", {}, panel.own, element("figcaption", {}, say("own_pictures"))),
+            element("figure", {}, panel.drawn, element("figcaption", {}, say("drawn_now"))),
         ),
     );
     return panel;
@@ -159,7 +160,7 @@ function show(node, panel, run) {
     panel.curves.replaceChildren(...curvePicture(run.losses, run.steps).childNodes);
     if (run.pictures !== was?.pictures) panel.own.replaceChildren(...(run.pictures ?? []).map(picture));
     if (!was || run.preview !== was.preview) {
-        panel.drawn.replaceChildren(run.preview ? picture(run.preview) : "no preview");
+        panel.drawn.replaceChildren(run.preview ? picture(run.preview) : say("no_preview"));
         panel.drawn.classList.toggle("cns-none", !run.preview);
     }
     if (!was) grow(node);
@@ -174,24 +175,24 @@ function picture(source) {
 /** @param {Run} run */
 function words(run) {
     const of = `${run.step} / ${run.steps}`;
-    const from = run.resumed ? `resumed after ${run.resumed}` : "fresh";
+    const from = run.resumed ? say("resumed", { step: run.resumed }) : say("fresh");
     switch (run.status) {
         case "preparing":
-            return run.resumed ? `${of}, ${from}` : "preparing";
+            return run.resumed ? `${of}, ${from}` : say("preparing");
         case "learning": {
-            const left = run.seconds_left === null ? "" : `, ${duration(run.seconds_left)} left`;
-            return `${of}, ${from}${run.stopping ? ", stopping" : left}`;
+            const left = run.seconds_left === null ? "" : `, ${say("left", { time: duration(run.seconds_left) })}`;
+            return `${of}, ${from}${run.stopping ? `, ${say("stopping")}` : left}`;
         }
         case "finished":
-            return `${of}, learned`;
+            return `${of}, ${say("learned")}`;
         case "stopped":
-            return `${of}, stopped and kept`;
+            return `${of}, ${say("stopped")}`;
         case "kept":
-            return `${of}, taken from disk`;
+            return `${of}, ${say("kept")}`;
         case "cancelled":
-            return `${of}, cancelled: queue again to go on`;
+            return `${of}, ${say("cancelled")}`;
         default:
-            return `${of}, failed`;
+            return `${of}, ${say("failed")}`;
     }
 }
 
@@ -203,7 +204,7 @@ async function stopAndKeep({ run, stop }) {
         await post("/cns/stop", { prompt_id: run.prompt_id, node: run.node });
     } catch (error) {
         const detail = /** @type {Error} */ (error).message;
-        app.extensionManager.toast.add({ severity: "warn", summary: "Not stopped", detail, life: 6000 });
+        app.extensionManager.toast.add({ severity: "warn", summary: say("not_stopped"), detail, life: 6000 });
     }
 }
 

@@ -5,6 +5,7 @@
  */
 
 import { api } from "../../scripts/api.js";
+import { say } from "./texts.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#5aa9e6", "#f2a541", "#7fc96b", "#d97ab8", "#b59cf2", "#e06c5b"];
@@ -81,7 +82,7 @@ async function answered(response) {
     const kind = response.headers.get("Content-Type") ?? "";
     const body = kind.startsWith("application/json") ? await response.json() : null;
     if (!response.ok || body === null)
-        throw new Error(body?.error ?? `The server answered ${response.status} ${response.statusText}`);
+        throw new Error(body?.error ?? say("server_answered", { status: `${response.status} ${response.statusText}` }));
     return body;
 }
 
@@ -121,7 +122,7 @@ export function curvePicture(curves, total) {
         }
         const key = element("span", { class: "cns-key", style: `background:${colour}` });
         const last = Number(trend[trend.length - 1].toPrecision(3));
-        legend.append(element("span", { title: "Mean of the last steps" }, key, `${name} ${last}`));
+        legend.append(element("span", { title: say("mean_of_last") }, key, `${name} ${last}`));
     });
     return element("div", { class: "cns-curves" }, element("div", { class: "cns-plot" }, picture), legend);
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from cns_core.evaluation.forgetting import ScoreMatrix
 from cns_core.evaluation.sheets import grouped
 
 from .prompts import COUNT
@@ -64,11 +64,11 @@ def _row(
 def _fits(stages: list[dict[str, Any]]) -> tuple[float, ...]:
     """Of one run: the fit when learned, at the end, its mean rise for earlier ones; drift and class drift."""
     last = stages[-1]
-    rises = [last["fit"][stage["learned"]] - stage["fit"][stage["learned"]] for stage in stages[:-1]]
+    fits = _matrix("fit", stages, [stage["fit"] for stage in stages])
     return (
-        statistics.mean(stage["fit"][stage["learned"]] for stage in stages),
-        statistics.mean(last["fit"].values()),
-        statistics.mean(rises or [0.0]),
+        fits.when_learned(),
+        fits.average(),
+        statistics.mean(fits.transfers() or [0.0]),
         last["drift"],
         statistics.mean(last["class_drift"].values()),
     )
@@ -78,18 +78,14 @@ def _scores(stages: list[dict[str, Any]]) -> tuple[float, ...]:
     """Of one run: the score when learned, NaN where it was not drawn; at the end; what was lost until then by
     all earlier concepts, and by the first.
     """
-    last = stages[-1]
-    drawn = [stage["scores"].get(stage["learned"], {"score": math.nan})["score"] for stage in stages]
-    lost = [
-        before - last["scores"][stage["learned"]]["score"]
-        for before, stage in zip(drawn, stages, strict=True)
-    ][:-1]
-    return (
-        statistics.mean(drawn),
-        statistics.mean(s["score"] for s in last["scores"].values()),
-        statistics.mean(lost or [0.0]),
-        (lost or [0.0])[0],
-    )
+    by_stage = [{name: found["score"] for name, found in stage["scores"].items()} for stage in stages]
+    scores = _matrix("score", stages, by_stage)
+    lost = [0.0 - transfer for transfer in scores.transfers()] or [0.0]
+    return scores.when_learned(), scores.average(), statistics.mean(lost), lost[0]
+
+
+def _matrix(measure: str, stages: list[dict[str, Any]], by_stage: list[dict[str, float]]) -> ScoreMatrix:
+    return ScoreMatrix.of_stages(measure, [stage["learned"] for stage in stages], by_stage)
 
 
 def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) -> list[Path]:

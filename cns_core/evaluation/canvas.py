@@ -44,6 +44,9 @@ class Canvas:
         place = (at[0] * SCALE, at[1] * SCALE)
         self.draw.text(place, shortened(text, font, width * SCALE), colour, font, anchor=anchor)
 
+    def fits(self, text: str, size: int, width: float) -> bool:
+        return font_of(size * SCALE).getlength(text) <= width * SCALE
+
     def line(self, points: Sequence[tuple[float, float]], colour: tuple[int, ...], width: float) -> None:
         scaled = [(x * SCALE, y * SCALE) for x, y in points]
         self.draw.line(scaled, colour, round(width * SCALE), joint="curve")
@@ -61,18 +64,39 @@ class Canvas:
         left, top, right, bottom = box
         middle, start, end = (top + bottom) / 2, left + LABEL_WIDTH + 8, right - 56
         self.text((left + LABEL_WIDTH, middle), label, size, anchor="rm", width=LABEL_WIDTH)
-        self._rectangle((start, top, end, bottom), GRID)
+        self.rectangle((start, top, end, bottom), GRID)
         if share > 0:
-            self._rectangle((start, top, start + max(1.0, share * (end - start)), bottom), heat(share))
+            self.rectangle((start, top, start + max(1.0, share * (end - start)), bottom), heat(share))
         self.text((right, middle), value, size, FAINT_INK, "rm")
 
-    def _rectangle(self, box: Box, colour: tuple[int, ...]) -> None:
+    def rectangle(self, box: Box, colour: tuple[int, ...]) -> None:
         left, top, right, bottom = (round(side * SCALE) for side in box)
         self.draw.rectangle((left, top, right - 1, bottom - 1), colour)
 
+    def mark(self, at: tuple[float, float], corners: int, colour: tuple[int, ...], filled: bool) -> None:
+        """A disc for 0 corners, else a triangle, a square, ...; only its edge unless filled."""
+        (x, y), radius = (side * SCALE for side in at), 4.5 * SCALE
+        inside = colour if filled else PAPER
+        if corners:
+            self.draw.regular_polygon(
+                (x, y, radius * 1.25), corners, fill=inside, outline=colour, width=SCALE * 2
+            )
+        else:
+            self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), inside, colour, SCALE * 2)
+
+    def picture(self, picture: Image.Image, corner: tuple[float, float]) -> None:
+        """Its own size, upper left corner there."""
+        larger = picture.convert("RGB").resize(
+            (picture.width * SCALE, picture.height * SCALE), Image.Resampling.NEAREST
+        )
+        self.page.paste(larger, (round(corner[0] * SCALE), round(corner[1] * SCALE)))
+
+    def image(self) -> Image.Image:
+        return self.page.resize(self.size, Image.Resampling.BOX)
+
     def tensor(self) -> Tensor:
-        page = self.page.resize(self.size, Image.Resampling.BOX)
-        return torch.from_numpy(np.asarray(page).astype(np.float32) / 255.0).unsqueeze(0)
+        """(1, H, W, 3) float32 in [0, 1], as the host shows pictures."""
+        return torch.from_numpy(np.asarray(self.image()).astype(np.float32) / 255.0).unsqueeze(0)
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -85,6 +109,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def heat(share: float) -> tuple[int, ...]:
+    """From blue at 0 to yellow at 1."""
     position = min(1.0, share) * (len(HEAT) - 1)
     low = min(int(position), len(HEAT) - 2)
     return tuple(int(part) for part in HEAT[low] + (position - low) * (HEAT[low + 1] - HEAT[low]))

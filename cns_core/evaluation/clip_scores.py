@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..picture_files import stays_inside
+from ..model_folder import check_weights, is_hugging_face_id, model_config
 from ..values import shown
 
 Images = Tensor | Sequence[Tensor]
@@ -37,7 +37,6 @@ _FILES = "config.json, model.safetensors, tokenizer and preprocessor files"
 _LONGEST = 4  # times the shorter side
 MAX_PROMPT = 20_000  # characters
 BATCH = 16  # pictures encoded at once; ViT-L/14 at 336 px then stays below 1 GB
-_HUGGING_FACE_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _LEARNED_TOKEN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_-]*>")
 
 
@@ -148,7 +147,7 @@ class ClipScorer:
         if Path(source).is_dir():
             where = {"local_files_only": True, "trust_remote_code": False}
             _check_folder(Path(source))
-        elif not _HUGGING_FACE_ID.fullmatch(source):
+        elif not is_hugging_face_id(source):
             raise ValueError(
                 f"No CLIP model folder at {source!r}. Give a folder with config.json, model.safetensors and "
                 "the tokenizer's files, or a Hugging Face id such as openai/clip-vit-base-patch32."
@@ -291,40 +290,13 @@ def _one_each(prompts: str | Sequence[str], count: int) -> list[str]:
 
 
 def _check_folder(folder: Path) -> None:
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ValueError(
-            f"{str(folder)!r} holds no config.json, so it is no CLIP model folder. Download the model's "
-            f"files ({_FILES}) into it."
-        )
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    kind = model_config(folder, "CLIP", _FILES).get("model_type")
     if kind != "clip":
         raise ValueError(
             f"{str(folder)!r} holds a model of type {kind!r}, expected 'clip' (text and vision together). "
             "Stable Diffusion's text encoder alone cannot score; use e.g. openai/clip-vit-base-patch32."
         )
-    weights = folder / "model.safetensors"
-    index = folder / "model.safetensors.index.json"
-    if not weights.is_file() and not index.is_file():
-        raise ValueError(
-            f"{str(folder)!r} has no model.safetensors. Weights in other forms (pytorch_model.bin) are "
-            "pickles, which can run any code, and are not opened: download the safetensors file."
-        )
-    listed = {weights.name} if not index.is_file() else _indexed(index)
-    for name in sorted(listed):
-        if Path(name).name != name or not stays_inside(folder / name):
-            raise ValueError(
-                f"{str(index if index.is_file() else weights)!r} leads to {shown(name)}, outside the folder. "
-                "Put the weights themselves into it."
-            )
-
-
-def _indexed(index: Path) -> set[str]:
-    """The files of weights that an index names."""
-    try:
-        return {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{str(index)!r} is no index of weights ({error}). Download it again.") from error
+    check_weights(folder)
 
 
 def _pixel_statistics(source: str, where: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:

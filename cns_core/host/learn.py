@@ -28,12 +28,12 @@ from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
 from .backend import HostBackend, training_mode
 from .class_images import drawn_class_images
 from .draw import draw, without_guidance
-from .identity import vae_identity
 from .kept import Limits, prune
-from .known_models import computes_as, lasting_digest, lasting_key
+from .known_models import lasting_digest
 from .latents import encode_concept, encode_fitted, encode_pixels
 from .live import LiveRun, watched
-from .model import BaseModel, noise_levels, read_base
+from .model import BaseModel, read_base
+from .models_key import models_key
 from .paths import work_folder
 from .prepare import check_concept
 from .progress import Progress
@@ -110,7 +110,7 @@ class Lesson:
             of_images.update(image.float().cpu().contiguous().numpy().tobytes())
         return lasting_digest(
             _RESULTS,
-            self.models_key(base),
+            models_key(self.loaded, base.identity),
             self.plan.made_from,
             self.concept.digest(),
             "" if self.memory is None else self.memory.digest(),
@@ -134,13 +134,6 @@ class Lesson:
         if learned.settings != json.loads(json.dumps(self.kept_settings())):
             return "it was learned by other settings"
         return found.fault_of_tokens(base.token_widths)
-
-    def models_key(self, base: BaseModel) -> str:
-        """All of MODEL, CLIP and VAE that decides what is learned or drawn."""
-        levels = noise_levels(self.loaded.model)
-        noise = " ".join(f"{level:.4g}" for level in levels.alphas_cumprod.tolist())
-        text, vae = computes_as(base.identity, self.loaded.clip), lasting_key(vae_identity(self.loaded.vae))
-        return f"{text}, {vae}, {levels.prediction_type} over {noise}"
 
     def kept_settings(self) -> dict[str, dict[str, Any]]:
         """What a memory keeps of the settings."""
@@ -303,7 +296,7 @@ class LearningRun:
         gathered: dict[tuple[int, int], list[Tensor]] = {size: [] for size in sizes}
         for image in drawn_class_images(
             work_folder("class_images"),
-            lesson.models_key(self.base),
+            models_key(lesson.loaded, self.base.identity),
             replace(loaded, model=without_guidance(loaded.model)),
             self._class_prompt(),
             wanted,

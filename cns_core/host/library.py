@@ -44,7 +44,7 @@ _LOCK = threading.Lock()
 
 def listed() -> list[dict[str, Any]]:
     """Every memory file, as JSON; a damaged one with the reason."""
-    return [found for name in paths.memory_files() if (found := _described(name)) is not None]
+    return [_described(name) for name in paths.memory_files()]
 
 
 def concept(file: str, number: int) -> dict[str, Any]:
@@ -143,20 +143,27 @@ def _remove_empty(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
-def _described(name: str) -> dict[str, Any] | None:
-    """None for a file that went away meanwhile."""
+def _described(name: str) -> dict[str, Any]:
     try:
         path = _existing(name)
-        about = path.stat()
-        shelf = _shelf(path)
-    except (ValueError, FileNotFoundError):
-        return None
-    base = shelf.base
+        about, shelf = path.stat(), _shelf(path)
+    except (ValueError, OSError) as error:  # an odd name; or it went away a moment ago
+        return _entry(name, Shelf(fault=str(error)))
     return {
-        "file": name,
+        **_entry(name, shelf),
         "bytes": about.st_size,
         "modified": datetime.fromtimestamp(about.st_mtime, timezone.utc).isoformat(timespec="seconds"),
         "version": str(about.st_mtime_ns),
+    }
+
+
+def _entry(name: str, shelf: Shelf) -> dict[str, Any]:
+    base = shelf.base
+    return {
+        "file": name,
+        "bytes": 0,
+        "modified": "",
+        "version": "",
         "fault": shelf.fault,
         "base": None if base is None else str(base),
         "other_base": None if base is None else last_model.is_another(base),

@@ -17,6 +17,7 @@ from ..values import odd_character, shown
 MEMORY_FOLDER = "concept_memory"
 _MAX_PART = 255  # bytes; no file system has longer names
 PHOTO_CLIP = "openai/clip-vit-base-patch32"  # the one the paper scores with
+CAPTION_MODEL = "Salesforce/blip-image-captioning-base"
 
 
 def register_memory_folder() -> None:
@@ -51,6 +52,17 @@ def image_folder(name: str) -> Path:
             f"There is no folder {name!r} below ComfyUI's input directory {root}. Folders there: {known}."
         )
     return path
+
+
+def files_of(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file in a folder, so that a change of any of them shows. Hidden
+    files are in it as little as in what is read.
+    """
+    return sorted(
+        (f.name, f.stat().st_size, f.stat().st_mtime_ns)
+        for f in folder.iterdir()
+        if f.is_file() and not f.name.startswith(".")
+    )
 
 
 def memory_file(name: str) -> Path:
@@ -143,6 +155,21 @@ def clip_model(name: str) -> str:
             f"Give a Hugging Face id such as {PHOTO_CLIP}, which is fetched at first use (600 MB), "
             "or a CLIP folder below models/."
         )
+    return _folder_or_id(name)
+
+
+def caption_model(name: str) -> str:
+    """An image-to-text model, found as `clip_model` finds one."""
+    if not name.strip():
+        raise ValueError(
+            "No caption model is named, and without one no caption can be written. "
+            f"Give a Hugging Face id such as {CAPTION_MODEL}, which is fetched at first use (1 GB), "
+            "or the folder of an image-to-text model below models/."
+        )
+    return _folder_or_id(name)
+
+
+def _folder_or_id(name: str) -> str:
     folder = inside(models_folder(), name.strip(), "the models folder")
     if folder.is_dir():
         return str(folder)

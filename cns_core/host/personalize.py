@@ -44,12 +44,20 @@ def personalize(
     Raises:
         ValueError: the memory was made on another base, or has no such stage or concept.
     """
-    warning = _check_base(memory, possible_bases(model, clip), close_too)
-    widths = {name: table.shape[1] for name, table in token_tables(clip).items()}
-    memory.check_fits(check_pair(model, clip)[1], widths)
+    warning = check_drawable(model, clip, memory, close_too)
     stage, single = memory.stage(as_of) if as_of.strip() else memory, memory.strengths(strengths)
     drawn = apply_changes(model, stage, strength, single)
     return Personalized(drawn, with_tokens(clip, stage.token_vectors()), warning)
+
+
+def check_drawable(model: Model, clip: Clip, memory: ConceptMemory, close_too: bool = False) -> str:
+    """A warning where the memory was made on a model that is only close to this one, else nothing. ValueError
+    where it cannot be drawn with this MODEL and CLIP.
+    """
+    warning = _check_base(memory, possible_bases(model, clip), close_too)
+    widths = {name: table.shape[1] for name, table in token_tables(clip).items()}
+    memory.check_fits(check_pair(model, clip)[1], widths)
+    return warning
 
 
 def _check_base(memory: ConceptMemory, bases: Sequence[ModelIdentity], close_too: bool) -> str:

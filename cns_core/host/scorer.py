@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
-
 import comfy.model_management as management
 
 from ..evaluation.clip_scores import ClipScorer
 from . import paths
+from .model_source import told_fetched
 
 
 def load_scorer(name: str) -> tuple[ClipScorer, list[str]]:
@@ -16,10 +14,5 @@ def load_scorer(name: str) -> tuple[ClipScorer, list[str]]:
     ValueError when there is none, or it cannot be fetched.
     """
     cache, source = paths.models_folder() / "clip_score", paths.clip_model(name)
-    notes = []
-    if not os.path.isdir(source) and not (cache / f"models--{source.replace('/', '--')}").exists():
-        notes.append(f"- the CLIP model {source} was fetched from Hugging Face into {cache}")
-        logging.warning(
-            f"CNS: {source} is no folder below models/; it is fetched from Hugging Face into {cache}"
-        )
+    notes = told_fetched(source, cache, "CLIP model")
     return ClipScorer.load(source, management.get_torch_device(), str(cache)), notes

@@ -35,9 +35,14 @@ class LoadSmallBase:
 def load_small_base(path: str) -> tuple[Any, Any, Any]:
     """MODEL, CLIP and VAE of a checkpoint of the small base, by its path."""
     import comfy.sd
+    import folder_paths
 
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
-        path, output_vae=True, output_clip=True, te_model_options=_TEXT_OPTIONS
+        path,
+        output_vae=True,
+        output_clip=True,
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        te_model_options=_TEXT_OPTIONS,
     )
     return model, clip, vae
 

@@ -20,8 +20,8 @@ def test_the_exit_code_tells_whether_a_bar_is_missed(monkeypatch, capsys, met, c
     assert f"| 1 thing: 7 | at most 5 | {'met' if met else 'MISSED'} |" in capsys.readouterr().out
 
 
-def test_growth_is_the_slope_after_the_warm_up():
-    leak = Jobs(rss=[10**9] * 10 + [2 * 10**9] * 10 + [3 * 10**9 + 1_000 * i for i in range(30)])
+def test_growth_is_the_slope_of_the_second_half():
+    leak = Jobs(rss=[10**9] * 10 + [2 * 10**9] * 15 + [3 * 10**9 + 1_000 * i for i in range(25)])
     assert leak.growth() == pytest.approx(1_000)
     assert Jobs(rss=[7] * 50).growth() == 0
 

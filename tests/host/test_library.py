@@ -104,6 +104,16 @@ def test_a_damaged_file_is_listed_with_the_reason(call, dogs):
     assert status == 400 and "damaged.safetensors is damaged" in answer["error"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_file_that_no_node_can_load_is_listed_with_the_reason(call, dogs):
+    dogs.with_name("a\x07b.safetensors").write_bytes(dogs.read_bytes())
+    dogs.with_name("gone.safetensors").symlink_to("nowhere")
+    found = files(call)
+    assert found["dogs.safetensors"]["fault"] is None
+    assert "U+0007" in found["a\x07b.safetensors"]["fault"]
+    assert "There is no concept memory" in found["gone.safetensors"]["fault"]
+
+
 def test_a_file_is_read_again_when_it_has_changed_and_only_then(call, dogs, monkeypatch):
     from ComfyUI_CNS.cns_core.host import library
 

@@ -9,15 +9,16 @@ from stopping import PICTURES
 
 
 def test_load_from_a_folder(run, photos):
-    concept, images, text = run(
+    concept, images, text, masks = run(
         "LoadConceptImages", name="my dog", class_word="dog", folder="dog", resolution=128
     )
     assert concept.token == "<my-dog>" and len(concept.images) == 3
     assert images.shape == (3, 256, 256, 3) and "<my-dog>" in text and "3 training images" in text
+    assert torch.equal(masks, images) and "No masks" in text
 
 
 def test_load_from_a_batch_with_mask_flip_and_own_text(run):
-    concept, images, _ = run(
+    concept, images, _, _ = run(
         "LoadConceptImages",
         name="x",
         class_word="mug",
@@ -36,7 +37,7 @@ def test_load_from_a_batch_with_mask_flip_and_own_text(run):
 
 def test_a_list_of_pictures_is_one_concept(run):
     listed = [torch.rand(1, 64, 128, 3), torch.rand(2, 128, 64, 3)]
-    concept, images, text = run(
+    concept, images, text, _ = run(
         "LoadConceptImages", name="x", class_word="mug", images=listed, resolution=64, buckets=False
     )
     assert len(concept.images) == len(images) == 3 and "3 training images" in text
@@ -89,6 +90,41 @@ def test_names_that_would_become_one_token_are_refused_when_queued(nodes, photos
     assert check(folder=["dog"], name=["собака 2"], token=["<dog-2>"]) is True
     assert check(folder=["dog"], name=["my dog"], token=[""]) is True
     assert check(folder=["dog"], name=[None], token=[""]) is True  # a name from another node
+
+
+def test_masks_beside_pictures_are_shown_and_are_no_pictures(nodes, run, host_base):
+    place = host_base / "input" / "masked"
+    place.mkdir(exist_ok=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64), "white").save(place / f"{name}.png")
+    given = {"name": "dog", "class_word": "dog", "folder": "masked", "resolution": 64}
+    plain = nodes["LoadConceptImages"].fingerprint_inputs(folder=["masked"])
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (32, 0, 64, 64))
+    mask.save(place / "a-masklabel.png")
+    masked = nodes["LoadConceptImages"].fingerprint_inputs(folder=["masked"])
+    concept, images, text, masks = run("LoadConceptImages", **given)
+    assert [(image.source, image.mask is None) for image in concept.images] == [
+        ("a.png", False),
+        ("b.png", True),
+    ]
+    assert torch.equal(masks[1], images[1]) and torch.allclose(masks[0, :, 140:], images[0, :, 140:])
+    assert masks[0, :, :120].max() < 0.7 and images.min() > 0.99
+    assert "Masks keep 50% of 1 picture; of 1 picture without one" in text and "a-masklabel.png" in text
+    mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(place / "a-masklabel.png")
+    os.utime(place / "a-masklabel.png", (1, 1))
+    assert len({plain, masked, nodes["LoadConceptImages"].fingerprint_inputs(folder=["masked"])}) == 3
+    assert run("LoadConceptImages", **given)[0].digest() != concept.digest()
+    (place / ".cns.lock").touch()  # hidden files are nothing that is read
+    again = nodes["LoadConceptImages"].fingerprint_inputs(folder=["masked"])
+    (place / ".cns.lock").unlink()
+    assert again == nodes["LoadConceptImages"].fingerprint_inputs(folder=["masked"])
+
+
+def test_a_folder_from_another_node_is_no_fault(nodes):
+    node = nodes["LoadConceptImages"]
+    assert node.validate_inputs(folder=[None], name=["my dog"], token=[""]) is True
+    assert node.fingerprint_inputs(folder=[None]) == node.fingerprint_inputs(folder=["(none)"])
 
 
 def test_every_caption_of_a_file_is_shown(run, host_base):

@@ -8,6 +8,13 @@ NODE_IDS = {
     "CLIPScore",
     "SaveConceptMemory",
     "LoadConceptMemory",
+    "ForgetConcept",
+    "RefineConcept",
+    "MergeMemories",
+    "ExportConceptMemory",
+    "ImportConcept",
+    "ConceptMatrix",
+    "CaptionConceptImages",
 }
 
 

@@ -137,6 +137,7 @@ def test_previews_reach_the_progress_bar(train, dog, dog_neurons, hook, untouche
 def test_drawn_class_images_are_kept_and_used_again(comfy, train, dog, dog_neurons, hook, untouched):
     from ComfyUI_CNS.cns_core.host.paths import work_folder
 
+    shutil.rmtree(work_folder("class_images"), ignore_errors=True)  # other tests' are there too
     train(dog, dog_neurons, seed=26, steps=1, prior="drawn class images", class_image_count=2)
     files = sorted(work_folder("class_images").rglob("*.png"))
     assert len(files) == 2

@@ -15,12 +15,18 @@ def sound(models, random_model, dog, dog_neurons, dog_memory):
     concept = {"name": "my cat", "class_word": "cat", "images": picture}
     return {
         "LoadConceptImages": concept,
+        "CaptionConceptImages": {"folder": "dog"},
         "SelectConceptNeurons": {**models, "concept": dog, "calibration_prompts": 16},
         "ContinualTrain": {**models, "vae": random_model.vae, "concept": dog, "neurons": dog_neurons},
         "ApplyPersonalizedUNet": {**models, "memory": dog_memory},
         "SaveConceptMemory": {"memory": dog_memory, "filename": "values"},
         "LoadConceptMemory": {"file": "values.safetensors"},
         "CLIPScore": {"image": picture, "prompt": "a dog", "concept": dog},
+        "ForgetConcept": {**models, "memory": dog_memory, "concept": "my dog"},
+        "RefineConcept": {**models, "vae": random_model.vae, "memory": dog_memory, "concept": dog},
+        "MergeMemories": {**models, "first": dog_memory, "second": dog_memory},
+        "ExportConceptMemory": {"memory": dog_memory, "filename": "values"},
+        "ConceptMatrix": {**models, "vae": random_model.vae, "memory": dog_memory},
     }
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from devtools.api_client import ApiClient
-from devtools.build_workflows import FOLDER, GRAPHS, build
+from devtools.build_workflows import FOLDER, build
+from devtools.bundled import GRAPHS
 from devtools.concept_folders import read_concepts
 from devtools.staging import DEMO_CONCEPTS, SHIPPED_CONCEPTS
 

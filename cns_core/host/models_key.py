@@ -1,0 +1,28 @@
+"""What MODEL, CLIP and VAE compute, as a key for what is kept of it."""
+
+from __future__ import annotations
+
+from ..identity import ModelIdentity
+from .identity import vae_identity
+from .known_models import computes_as, lasting_key
+from .model import noise_levels
+from .types import Loaded
+
+
+def models_key(loaded: Loaded, identity: ModelIdentity) -> str:
+    """All of them that decides what is learned or drawn, whatever the precision in which they are held.
+
+    identity: of MODEL and CLIP.
+    """
+    levels = noise_levels(loaded.model)
+    noise = " ".join(f"{level:.4g}" for level in levels.alphas_cumprod.tolist())
+    text, vae = computes_as(identity, loaded.clip), lasting_key(vae_identity(loaded.vae))
+    return f"{text}, {vae}, {levels.prediction_type} over {noise}"
+
+
+def precision_key(loaded: Loaded) -> str:
+    """The precision in which they are held and computed with: pictures in two of them are only alike."""
+    model, clip, vae = loaded.model, loaded.clip, loaded.vae
+    text = getattr(clip.patcher, "model_dtype", lambda: None)()
+    found = (model.model_dtype(), model.model.manual_cast_dtype, text, getattr(vae, "vae_dtype", None))
+    return " ".join(map(str, found))
