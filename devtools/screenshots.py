@@ -102,11 +102,11 @@ def shoot_readme(page: Any, host: HostProcess, client: ApiClient, folder: Path) 
     page.wait_for_timeout(3000)
     page.evaluate(_MOVE, [*_LEARNING_VIEW])
     page.wait_for_timeout(1500)
-    _save(page, folder / "learn_concept_editor.png", {"x": 0, "y": 0, "width": 1600, "height": 1000})
+    _save(page, folder / "learn_concept_editor.png", {"x": 0, "y": 40, "width": 1600, "height": 740})
     page.get_by_label("Concepts that were learned").click()
     page.wait_for_selector(".cns-concept")
     page.wait_for_timeout(1500)
-    _save(page, folder / "library.png", {"x": 0, "y": 0, "width": 640, "height": 620})
+    _save(page, folder / "library.png", {"x": 0, "y": 80, "width": 368, "height": 200})
 
 
 def _on_small_base(host: HostProcess) -> dict[str, Any]:
