@@ -24,6 +24,7 @@ class ApplyPersonalizedUNet(io.ComfyNode):
             display_name="Apply Personalized UNet",
             description="MODEL and CLIP that draw every learned concept. Write the tokens in any prompt of "
             "the stock text encode node.",
+            search_aliases=["load concept", "apply memory", "apply lora", "draw concept"],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint the memory was made on."),

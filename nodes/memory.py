@@ -21,6 +21,7 @@ class SaveConceptMemory(io.ComfyNode):
             node_id="SaveConceptMemory",
             display_name="Save Concept Memory",
             description="Writes all learned concepts into one small file in models/concept_memory/.",
+            search_aliases=["save concept", "save lora", "save training"],
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
@@ -87,6 +88,7 @@ class LoadConceptMemory(io.ComfyNode):
             node_id="LoadConceptMemory",
             display_name="Load Concept Memory",
             description="Loads learned concepts from models/concept_memory/.",
+            search_aliases=["load concept", "load lora", "open memory"],
             inputs=[
                 io.Combo.Input(
                     "file", options=paths.memory_files(), tooltip="A file in models/concept_memory/."

@@ -34,6 +34,7 @@ class SelectConceptNeurons(io.ComfyNode):
             display_name="Select Concept Neurons",
             description="Finds what of the cross-attention's keys and values may move for the concept: "
             "directions in which nothing else listens, or the entries that matter for it.",
+            search_aliases=["concept neuron selection", "guarded directions", "mask neurons"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint's MODEL, without a memory applied."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),

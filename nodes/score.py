@@ -26,6 +26,7 @@ class CLIPScore(io.ComfyNode):
             display_name="CLIP Score",
             description="CLIP-I (likeness to the concept's pictures) and CLIP-T (agreement with the prompt, "
             "its tokens read as class words).",
+            search_aliases=["likeness", "CLIP-I", "CLIP-T", "evaluate"],
             is_output_node=True,
             is_input_list=True,
             inputs=[
