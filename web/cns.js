@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js";
 import { addCompletion } from "./completion.js";
 import { trackFields } from "./fields.js";
 import { addLibrary } from "./library.js";
-import { addLiveWidget, catchUp, NODE, watch } from "./live.js";
+import { addLiveWidget, catchUp, watch } from "./live.js";
 import { addStyle } from "./page.js";
 import { readTexts } from "./texts.js";
 
@@ -25,7 +25,7 @@ app.registerExtension({
 
     /** @param {any} node */
     nodeCreated(node) {
-        if (node.comfyClass === NODE) addLiveWidget(node);
+        addLiveWidget(node);
     },
 
     /** A graph was opened: perhaps it is the one that runs. */

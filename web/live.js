@@ -1,11 +1,11 @@
-/** Watching a concept being learned, in the Continual Train node: see `cns_core/host/live.py`. */
+/** Watching a concept being learned, in the node that learns it: see `cns_core/host/live.py`. */
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { ask, curvePicture, duration, element, post } from "./page.js";
 import { say } from "./texts.js";
 
-export const NODE = "ContinualTrain";
+const LEARNING = ["ContinualTrain", "RefineConcept"];
 const WIDGET = "cns_live";
 const IDLE_HEIGHT = 44; // pixels of the node, with the margin around the widget
 const HEIGHT = 300;
@@ -47,12 +47,12 @@ const panels = new WeakMap();
 const runs = new Map();
 
 /**
- * Give a node its widget. It shows one line until the node runs.
+ * Give a node that learns its widget. It shows one line until the node runs.
  *
  * @param {any} node
  */
 export function addLiveWidget(node) {
-    if (panels.has(node) || typeof node.addDOMWidget !== "function") return;
+    if (!LEARNING.includes(node.comfyClass) || panels.has(node) || typeof node.addDOMWidget !== "function") return;
     const panel = newPanel();
     panels.set(node, panel);
     const height = () => (panel.root.dataset.status === "idle" ? IDLE_HEIGHT : HEIGHT);
@@ -84,7 +84,6 @@ function heard(told) {
     const run = known?.prompt_id === told.prompt_id ? { ...known, ...told } : told;
     runs.set(told.node, run);
     const node = nodeOf(told.node);
-    if (node?.type !== NODE && node?.comfyClass !== NODE) return;
     const panel = panels.get(node);
     if (panel) show(node, panel, run);
 }
