@@ -137,13 +137,13 @@ def test_resuming_gives_the_same_memory(select, train, concepts, one, comfy, mon
 
     plain = ConceptTrainer.run
 
-    def stopping(self, on_step=None):
+    def stopping(self, on_step, stop_asked):
         def stop(report):
             on_step(report)
             if report.step == 3:
                 raise Stop
 
-        plain(self, stop)
+        plain(self, stop, stop_asked)
 
     monkeypatch.setattr(ConceptTrainer, "run", stopping)
     with pytest.raises(Stop):
