@@ -49,6 +49,7 @@ def concept(run, host_base):
 def lesson_of(concept):
     from ComfyUI_CNS.cns_core.host.learn import Lesson
     from ComfyUI_CNS.cns_core.host.model import read_base
+    from ComfyUI_CNS.cns_core.host.models_key import models_key
     from ComfyUI_CNS.cns_core.host.prepare import prepare
     from ComfyUI_CNS.cns_core.methods import METHODS
 
@@ -65,7 +66,7 @@ def lesson_of(concept):
         base = read_base(loaded.model, loaded.clip)
         lesson.check(base)
         moments = computes_as(text_identity(loaded.clip), loaded.clip)
-        return lesson.key(base), lesson.models_key(base), moments
+        return lesson.key(base), models_key(loaded, base.identity), moments
 
     return keys
 
