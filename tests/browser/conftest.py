@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from graph_page import be_quiet, draw_with
+from graph_page import be_quiet, draw_with, open_editor
 
 if TYPE_CHECKING:
     from devtools.api_client import ApiClient
@@ -42,11 +42,7 @@ def editor(chromium: Any, live_host: ApiClient) -> Iterator[Any]:
     )
     page = context.new_page()
     page.set_default_timeout(60_000)
-    page.goto(live_host.url)
-    page.wait_for_function("() => window.app && window.app.graph && window.app.rootGraph !== null")
-    page.wait_for_function(
-        "() => Object.keys(window.LiteGraph?.registered_node_types ?? {}).includes('ContinualTrain')"
-    )
+    open_editor(page, live_host)
     yield page
     context.close()
 

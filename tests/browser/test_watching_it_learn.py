@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graph_page import finished, open_workflow, queue, show, texts
+from graph_page import finished, open_editor, open_workflow, queue, show, texts
 
 from devtools.api_client import ApiClient
 from devtools.host_process import HostProcess
@@ -68,8 +68,7 @@ def test_it_is_watched_cancelled_resumed_and_stopped(learning: Any, live_host: A
     assert page.evaluate(f"({NODE})().size[1]") >= low
 
     other = page.context.new_page()  # opened in the middle, with the graph as it was saved
-    other.goto(live_host.url)
-    other.wait_for_function("() => window.LiteGraph?.registered_node_types?.ContinualTrain")
+    open_editor(other, live_host)
     open_workflow(other, LEARN, {}, KEPT)
     other.wait_for_function(REACHED, arg=3)
     assert other.locator(".cns-live img").count() == 5

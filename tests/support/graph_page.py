@@ -42,6 +42,15 @@ def be_quiet(client: ApiClient) -> None:
         answer.raise_for_status()
 
 
+def open_editor(page: Any, client: ApiClient) -> None:
+    """Until it is ready for a workflow."""
+    page.goto(client.url)
+    page.wait_for_function("() => window.app && window.app.graph && window.app.rootGraph !== null")
+    page.wait_for_function(
+        "() => Object.keys(window.LiteGraph?.registered_node_types ?? {}).includes('ContinualTrain')"
+    )
+
+
 def draw_with(page: Any, nodes_2: bool) -> None:
     """Nodes 2.0 (Vue), or the classic canvas."""
     page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", nodes_2)
