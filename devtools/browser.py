@@ -59,12 +59,17 @@ def editor(browser: Any, client: ApiClient, width: int = 1600, height: int = 100
     )
     page = context.new_page()
     page.set_default_timeout(60_000)
+    wait_for_editor(page, client)
+    try:
+        yield page
+    finally:
+        context.close()
+
+
+def wait_for_editor(page: Any, client: ApiClient) -> None:
+    """Open the editor in a page, until it is ready for a workflow."""
     page.goto(client.url)
     page.wait_for_function("() => window.app && window.app.graph && window.app.rootGraph !== null")
     page.wait_for_function(
         "() => Object.keys(window.LiteGraph?.registered_node_types ?? {}).includes('ContinualTrain')"
     )
-    try:
-        yield page
-    finally:
-        context.close()

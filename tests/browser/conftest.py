@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from graph_page import be_quiet, draw_with, open_editor
+from graph_page import draw_with
+
+from devtools import browser
 
 if TYPE_CHECKING:
     from devtools.api_client import ApiClient
@@ -16,35 +17,17 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser without a network. While it is open an event loop runs, so other tests could start none."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
+    if browser.chromium_program() is None:
         pytest.skip("no Chromium on this machine: on Debian, apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    quiet = [
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-quic",
-    ]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet])
-        yield browser
-        browser.close()
+    with browser.chromium() as found:
+        yield found
 
 
 @pytest.fixture
 def editor(chromium: Any, live_host: ApiClient) -> Iterator[Any]:
     """A page with the graph editor of the live host, ready for a workflow."""
-    be_quiet(live_host)
-    context = chromium.new_context(
-        viewport={"width": 1600, "height": 1000}, permissions=["clipboard-read", "clipboard-write"]
-    )
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    open_editor(page, live_host)
-    yield page
-    context.close()
+    with browser.editor(chromium, live_host) as page:
+        yield page
 
 
 @pytest.fixture(params=[False, True], ids=["classic", "nodes-2.0"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graph_page import finished, open_editor, open_workflow, queue, show, texts
+from graph_page import finished, open_workflow, queue, show, texts
 
 from devtools.api_client import ApiClient
+from devtools.browser import wait_for_editor
 from devtools.host_process import HostProcess
 from devtools.paths import ROOT
 from devtools.staging import SHIPPED_CONCEPTS, SMALL_CHECKPOINT, stage_images
@@ -68,7 +69,7 @@ def test_it_is_watched_cancelled_resumed_and_stopped(learning: Any, live_host: A
     assert page.evaluate(f"({NODE})().size[1]") >= low
 
     other = page.context.new_page()  # opened in the middle, with the graph as it was saved
-    open_editor(other, live_host)
+    wait_for_editor(other, live_host)
     open_workflow(other, LEARN, {}, KEPT)
     other.wait_for_function(REACHED, arg=3)
     assert other.locator(".cns-live img").count() == 5

@@ -8,16 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from devtools.api_client import ApiClient
 
-# What would lie over the graph, or ask for something, at the first start.
-QUIET = {
-    "Comfy.TutorialCompleted": True,
-    "Comfy.Workflow.ShowMissingModelsWarning": False,
-    "Comfy.VueNodes.AutoScaleLayout": False,
-}
 _OPEN = """async ([saved, values, kept]) => {
     await window.app.loadGraphData(saved);
     for (const node of [...window.app.graph.nodes]) {
@@ -33,22 +25,6 @@ _SHOW = """([type, scale]) => {
     ds.offset = [500 / scale - node.pos[0], 140 / scale - node.pos[1]];
     window.app.canvas.setDirty(true, true);
 }"""
-
-
-def be_quiet(client: ApiClient) -> None:
-    """Before the page is opened."""
-    for name, value in QUIET.items():
-        answer = requests.post(f"{client.url}/api/settings/{name}", json=value, timeout=60)
-        answer.raise_for_status()
-
-
-def open_editor(page: Any, client: ApiClient) -> None:
-    """Until it is ready for a workflow."""
-    page.goto(client.url)
-    page.wait_for_function("() => window.app && window.app.graph && window.app.rootGraph !== null")
-    page.wait_for_function(
-        "() => Object.keys(window.LiteGraph?.registered_node_types ?? {}).includes('ContinualTrain')"
-    )
 
 
 def draw_with(page: Any, nodes_2: bool) -> None:
