@@ -168,6 +168,10 @@ class ConceptMemory:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             return dict(zip(self.layout.names, pool.map(of, self.layout.names), strict=True))
 
+    def left(self) -> dict[str, Change]:
+        """By token, what each concept has left, in the order in which they were learned."""
+        return {c.token: c.change for c in self.concepts}
+
     def changes(self) -> dict[str, Tensor]:
         """W_t - W_0 of every projection `(out, text_dim)`, float16, each concept laid on those before it."""
         return {name: laid.summed() for name, laid in self.laid().items()}

@@ -187,6 +187,10 @@ class Earlier(Protocol):
         """W_{t-1} - W_0 of every projection `(out, text_dim)`, float16."""
         ...
 
+    def left(self) -> Mapping[str, Change]:
+        """By token, what each concept has left, in the order in which they were learned."""
+        ...
+
     def moved(self, name: str) -> Tensor:
         """Bool `(out, text_dim)`: the entries of a projection that any concept has moved."""
         ...

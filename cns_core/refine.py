@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .concept import Concept
 from .memory import ConceptMemory, LearnedConcept
-from .method import Taught
+from .method import Change, Taught
 from .projections import ProjectionLayout
 
 
@@ -37,6 +37,9 @@ class Refining:
 
     def changes(self) -> Mapping[str, Tensor]:
         return self.memory.changes()
+
+    def left(self) -> Mapping[str, Change]:
+        return self.others.left()
 
     def moved(self, name: str) -> Tensor:
         return self.others.moved(name)

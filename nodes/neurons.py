@@ -80,6 +80,6 @@ class SelectConceptNeurons(io.ComfyNode):
         with Progress(1) as progress:
             chosen = chosen_of(method.Selection, settings)
             plan = prepare(model, clip, concept, memory, method, chosen, progress.phase)
-        earlier = {c.token: c.change for c in memory.concepts} if memory is not None else {}
+        earlier = {} if memory is None else memory.left()
         text = "\n\n".join([*plan.notes, plan.prepared.report(plan.parameters, earlier)])
         return io.NodeOutput(plan, plan.prepared.picture(earlier), text, ui=ui.PreviewText(text))

@@ -55,9 +55,12 @@ class Variant:
         return kind(**{n: v for n, v in {**wanted, **self.fixed}.items() if n in known})
 
 
+# By method: what suits the small base, where it is other than what suits real models.
+ON_SMALL_BASE: dict[str, dict[str, Any]] = {}
+
 _WITHOUT_L_REG = {"keep_earlier": 0.0, "keep_base": 0.0}
 
 VARIANTS: dict[str, Variant] = {
-    **{name: Variant(method) for name, method in METHODS.items()},
+    **{name: Variant(method, ON_SMALL_BASE.get(name, {})) for name, method in METHODS.items()},
     **{f"{name} without L_reg": Variant(METHODS[name], _WITHOUT_L_REG) for name in ("cns", "random entries")},
 }
