@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .memory import ConceptMemory, LearnedConcept
+from .within import is_sum, within
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +48,18 @@ def forget(memory: ConceptMemory, which: str) -> Forgotten:
     concept = memory.concept(which.strip())
     rest = memory.without(concept.token)
     place = memory.concepts.index(concept)
-    if all(c.change.added(memory.layout.names[0]) is not None for c in memory.concepts[place:]):
+    if all(is_sum(c.change) for c in memory.concepts[place:]):
         return Forgotten(rest, concept, exact=True)
     own = earlier = later = 0
-    for name in memory.layout.names:
+    seen = [within(c.change, memory.whole) for c in memory.concepts]
+    for name in concept.change.layout.names:
         moved = concept.change.moved(name)
         ruled, before = torch.zeros_like(moved), torch.zeros_like(moved)
-        for number, other in enumerate(memory.concepts):
+        for number, other in enumerate(seen):
             if number < place:
-                before |= other.change.moved(name)
-            elif number > place and other.change.added(name) is None:
-                ruled |= other.change.moved(name)
+                before |= other.moved(name)
+            elif number > place and other.added(name) is None:
+                ruled |= other.moved(name)
         own += int((moved & ~before & ~ruled).sum())
         earlier += int((moved & before & ~ruled).sum())
         later += int((moved & ruled).sum())

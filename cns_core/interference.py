@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .memory import ConceptMemory, LearnedConcept
+from .within import is_sum, within
 
 GENERAL = "general prompts"
 _HEARD = 0.05  # of keys and values, root mean square, from which a picture looks a little different
@@ -64,9 +65,10 @@ def _gram(memory: ConceptMemory, concept: LearnedConcept) -> Tensor:
     """G `(d, d)` float64, of what a concept's being there changes."""
     width = memory.layout.shapes[0][1]
     total = torch.zeros(width, width, dtype=torch.float64)
-    if all(c.change.added(memory.layout.names[0]) is not None for c in memory.concepts):
+    if all(is_sum(c.change) for c in memory.concepts):
+        own = within(concept.change, memory.layout)
         for name in memory.layout.names:
-            added = concept.change.added(name)
+            added = own.added(name)
             if added is not None:
                 up, down = (part.double() for part in added)
                 total += down.T @ (up.T @ up) @ down

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from .captions import MAX_CAPTION, template_captions
@@ -30,6 +30,7 @@ class ConceptEntry:
     """One learned concept, without its tensors; see `memory.LearnedConcept`.
 
     losses, encoders: the names of what the tensors hold, in order.
+    weights: those that it was learned on, where they are not the memory's projections.
     """
 
     name: str
@@ -42,12 +43,22 @@ class ConceptEntry:
     losses: tuple[str, ...]
     learned_at: str
     encoders: tuple[str, ...]
+    weights: ProjectionLayout | None = None
+
+    def as_table(self) -> dict[str, Any]:
+        """What `read` reads."""
+        table = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.weights is None:
+            del table["weights"]
+        else:
+            table["weights"] = _rows(self.weights)
+        return table
 
     @classmethod
     def read(cls, entry: Any) -> ConceptEntry:
         """From JSON. ValueError for anything that no concept could have written."""
-        keys = set(cls.__dataclass_fields__)
-        if not isinstance(entry, dict) or set(entry) | {"captions"} != keys:
+        keys = {f.name for f in fields(cls)}
+        if not isinstance(entry, dict) or set(entry) | {"captions", "weights"} != keys:
             seen = sorted(entry) if isinstance(entry, dict) else entry
             raise ValueError(f"it has the manifest keys {shown(seen, 200)}; expected {sorted(keys)}")
         token = line_of_text(entry["token"], "its token", MAX_TOKEN)
@@ -76,6 +87,7 @@ class ConceptEntry:
             _names(entry["losses"], "its losses"),
             line_of_text(entry["learned_at"], "its date", 64, may_be_empty=True),
             _names(entry["encoders"], "its text encoders"),
+            _layout(entry["weights"], "weight") if "weights" in entry else None,
         )
 
 
@@ -93,8 +105,8 @@ class Manifest:
             {
                 "version": FORMAT_VERSION,
                 "base": {"family": self.family, "fingerprint": self.fingerprint},
-                "projections": [[name, *shape] for name, shape, _ in self.layout.slices()],
-                "concepts": [asdict(concept) for concept in self.concepts],
+                "projections": _rows(self.layout),
+                "concepts": [concept.as_table() for concept in self.concepts],
             }
         )
 
@@ -131,7 +143,10 @@ def read_manifest(text: str) -> tuple[Manifest, int]:
             entries.append(ConceptEntry.read(entry))
         except ValueError as error:
             raise ValueError(f"concept {number}: {error}") from error
-    return Manifest(family, base["fingerprint"], _layout(manifest["projections"]), tuple(entries)), version
+    layout = _layout(manifest["projections"], "projection")
+    if len({width for _, width in layout.shapes}) != 1:
+        raise ValueError("its projections read text features of several widths; expected one")
+    return Manifest(family, base["fingerprint"], layout, tuple(entries)), version
 
 
 def _of_version_1(entry: Any) -> Any:
@@ -142,19 +157,22 @@ def _of_version_1(entry: Any) -> Any:
     return kept | {"method": "cns", "losses": ["diffusion", "prior", "L_reg"]}
 
 
-def _layout(rows: Any) -> ProjectionLayout:
+def _rows(layout: ProjectionLayout) -> list[list[Any]]:
+    return [[name, *shape] for name, shape, _ in layout.slices()]
+
+
+def _layout(rows: Any, what: str) -> ProjectionLayout:
+    """The counterpart of `_rows`; what: a matrix is called."""
     if not isinstance(rows, list) or not 0 < len(rows) <= _MAX_PROJECTIONS:
-        raise ValueError(f"its projections are {shown(rows)}; expected a list of 1 to {_MAX_PROJECTIONS:,}")
+        raise ValueError(f"its {what}s are {shown(rows)}; expected a list of 1 to {_MAX_PROJECTIONS:,}")
     names: list[str] = []
     shapes: list[tuple[int, int]] = []
     for row in rows:
         if not isinstance(row, list) or len(row) != 3:
-            raise ValueError(f"a projection of it is {shown(row)}; expected a name, rows and columns")
-        names += _names(row[:1], "a projection's name", _PROJECTION)
+            raise ValueError(f"a {what} of it is {shown(row)}; expected a name, rows and columns")
+        names += _names(row[:1], f"a {what}'s name", _PROJECTION)
         out, width = (whole_number(side, f"a side of {row[0]}", 1, _MAX_SIDE) for side in row[1:])
         shapes.append((out, width))
-    if len({width for _, width in shapes}) != 1:
-        raise ValueError("its projections read text features of several widths; expected one")
     return ProjectionLayout(tuple(names), tuple(shapes))
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -86,16 +87,24 @@ class Laid:
 
 @dataclass(frozen=True, eq=False)
 class ConceptMemory:
-    """Concepts in the order in which they were learned. Every change gives a new memory."""
+    """Concepts in the order in which they were learned. Every change gives a new memory.
+
+    layout: keys and values of its base; concepts may have moved other weights too, see `whole`.
+    """
 
     base: ModelIdentity
     layout: ProjectionLayout
     concepts: tuple[LearnedConcept, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        whole = self.layout
         for concept in self.concepts:
-            if concept.change.layout != self.layout:
-                raise ValueError(f"Concept {concept.name!r} was learned on another model than its memory's.")
+            try:
+                whole = whole.joined([concept.change.layout])
+            except ValueError as error:
+                raise ValueError(
+                    f"Concept {concept.name!r} was learned on another model than its memory's: {error}"
+                ) from error
         for what, taken in (
             ("name", [same_name(c.name) for c in self.concepts]),
             ("token", [c.token for c in self.concepts]),
@@ -107,6 +116,11 @@ class ConceptMemory:
 
     def __len__(self) -> int:
         return len(self.concepts)
+
+    @cached_property
+    def whole(self) -> ProjectionLayout:
+        """Keys and values, and whatever else of the U-Net a concept has moved."""
+        return self.layout.joined(concept.change.layout for concept in self.concepts)
 
     def names(self) -> list[str]:
         return [c.name for c in self.concepts]
@@ -156,7 +170,7 @@ class ConceptMemory:
         return found
 
     def laid(self, strengths: Mapping[str, float] | None = None) -> dict[str, Laid]:
-        """Every projection's change, each concept laid on those before it.
+        """The change of every weight of `whole`, each concept laid on those before it.
 
         strengths: by token, of some concepts; 1 for the others. 0 leaves the token alone of a concept.
         """
@@ -166,23 +180,23 @@ class ConceptMemory:
             return self._laid(name, by_token)
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return dict(zip(self.layout.names, pool.map(of, self.layout.names), strict=True))
+            return dict(zip(self.whole.names, pool.map(of, self.whole.names), strict=True))
 
     def left(self) -> dict[str, Change]:
         """By token, what each concept has left, in the order in which they were learned."""
         return {c.token: c.change for c in self.concepts}
 
     def changes(self) -> dict[str, Tensor]:
-        """W_t - W_0 of every projection `(out, text_dim)`, float16, each concept laid on those before it."""
+        """W_t - W_0 of every weight of `whole`, float16, each concept laid on those before it."""
         return {name: laid.summed() for name, laid in self.laid().items()}
 
     def _laid(self, name: str, strengths: Mapping[str, float]) -> Laid:
-        out, text_dim = self.layout.shape(name)
+        out, text_dim = self.whole.shape(name)
         nothing = Laid(None, torch.zeros(out, 0), torch.zeros(0, text_dim))
         laid = nothing
         for concept in self.concepts:
             strength = strengths.get(concept.token, 1.0)
-            if not strength:
+            if not strength or name not in concept.change.layout:
                 continue
             added = concept.change.added(name)
             if added is not None:
@@ -199,10 +213,11 @@ class ConceptMemory:
         return laid
 
     def moved(self, name: str) -> Tensor:
-        """Bool `(out, text_dim)`: the entries of a projection that any concept has moved."""
-        moved = torch.zeros(self.layout.shape(name), dtype=torch.bool)
+        """Bool: the entries of a weight of `whole` that any concept has moved."""
+        moved = torch.zeros(self.whole.shape(name), dtype=torch.bool)
         for concept in self.concepts:
-            moved |= concept.change.moved(name)
+            if name in concept.change.layout:
+                moved |= concept.change.moved(name)
         return moved
 
     def token_vectors(self) -> dict[str, TokenVectors]:
@@ -240,9 +255,11 @@ class ConceptMemory:
                 f"one.{way_out}"
             )
 
-    def check_fits(self, layout: ProjectionLayout, token_widths: Mapping[str, int]) -> None:
-        """ValueError unless a model of these projections and token tables (encoder -> width) can draw it. A
-        file can name the right base and hold something else.
+    def check_fits(
+        self, layout: ProjectionLayout, unet: ProjectionLayout, token_widths: Mapping[str, int]
+    ) -> None:
+        """ValueError unless a model of these projections, other weights and token tables (encoder -> width)
+        can draw it. A file can name the right base and hold something else.
         """
         fault = self.fault_of_tokens(token_widths)
         if self.layout != layout:
@@ -250,6 +267,8 @@ class ConceptMemory:
                 f"its {len(self.layout.names)} projections with {self.layout.total:,} entries are not the "
                 f"model's {len(layout.names)} with {layout.total:,}"
             )
+        elif strange := [n for n, s, _ in self.whole.slices() if n not in unet or unet.shape(n) != s]:
+            fault = f"the model has no weight {strange[0]} of the shape {list(self.whole.shape(strange[0]))}"
         if fault is not None:
             raise ValueError(
                 f"This memory ({', '.join(self.names())[:200]}) does not fit the loaded model: {fault}. Its "

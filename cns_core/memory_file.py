@@ -115,6 +115,7 @@ def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
             losses=tuple(c.losses),
             learned_at=c.learned_at,
             encoders=tuple(sorted(c.token_vectors)),
+            weights=None if c.change.layout == memory.layout else c.change.layout,
         )
         for c in memory.concepts
     ]
@@ -203,7 +204,8 @@ def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) ->
     strange = sorted(name for name in tensors if not name.startswith("change."))
     if strange:
         raise ValueError(f"it holds unexpected tensors such as {shown(strange[0])}")
-    change = METHODS[entry.method].read(layout, {n.removeprefix("change."): t for n, t in tensors.items()})
+    of_change = {n.removeprefix("change."): t for n, t in tensors.items()}
+    change = METHODS[entry.method].read(entry.weights or layout, of_change)
     return LearnedConcept(
         name=entry.name,
         token=entry.token,

@@ -6,7 +6,8 @@ going back, progress. A method is one file or folder in `methods/` and one line 
 
     material --prepare--> Prepared --start--> Adaptation --learned--> Change --lay--> W - W_0
 
-A *projection* is one key or value matrix `W` of shape `(out, text_dim)`.
+A *projection* is one key or value matrix `W` of shape `(out, text_dim)`. A method that moves more of the
+U-Net is about other matrices as well, which go by the same name here.
 """
 
 from __future__ import annotations
@@ -67,8 +68,14 @@ class Material(Protocol):
         """What the memory holds already."""
         ...
 
-    def weights(self) -> Mapping[str, Tensor]:
-        """The untouched projections `(out, text_dim)`, float32, on the device to compute on."""
+    def weights_in(self, scope: str) -> ProjectionLayout:
+        """Which weights a scope has (`weight_scopes.py`)."""
+        ...
+
+    def weights(self, layout: ProjectionLayout | None = None) -> Mapping[str, Tensor]:
+        """The untouched weights as matrices, float32, on the device to compute on: the projections, or those
+        of a layout from `weights_in`.
+        """
         ...
 
     def features(
@@ -101,6 +108,11 @@ class Material(Protocol):
 
 class Prepared(Protocol):
     """What was found out before training: what may move."""
+
+    @property
+    def layout(self) -> ProjectionLayout:
+        """The weights that it is about."""
+        ...
 
     def moving(self) -> Mapping[str, float]:
         """The share of each projection's entries that may move, 0 to 1."""
@@ -176,7 +188,7 @@ class Earlier(Protocol):
 
     @property
     def layout(self) -> ProjectionLayout:
-        """Which projections there are."""
+        """The weights that it is about: those of `Prepared.layout`, where a method is handed it."""
         ...
 
     def taught(self) -> tuple[Taught, ...]:
@@ -264,7 +276,8 @@ class Adaptation(Protocol):
 
 
 class Method(Protocol):
-    """One way to learn a concept.
+    """One way to learn a concept. It is started by `within.start`, which hands it what earlier concepts left
+    in the weights that it is about.
 
     Selection and Training are frozen dataclasses (see `settings.py`):
     the settings of `prepare` and of `start`.
@@ -285,7 +298,9 @@ class Method(Protocol):
         ...
 
     def read(self, layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> Change:
-        """A change from what a file keeps of it. ValueError for other tensors than `Change.tensors` gives."""
+        """A change from what a file keeps of it, of the weights that the concept moved. ValueError for other
+        tensors than `Change.tensors` gives.
+        """
         ...
 
 

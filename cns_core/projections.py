@@ -2,6 +2,7 @@
 
 A *projection* is one matrix `W` of shape `(out, text_dim)`. Everything sparse in this project (masks,
 trained values) lives in one flat vector that runs over all projections in layout order, row by row.
+Methods that move more of the U-Net have layouts of other matrices (`weight_scopes.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ _KEY_OR_VALUE = re.compile(r"(?:^|\.)attn2\.to_[kv]$")
 
 @dataclass(frozen=True)
 class ProjectionLayout:
-    """Names and shapes `(out, text_dim)` of the projections,
+    """Names and shapes of matrices, `(out, text_dim)` of the projections,
     in the order in which the flat vector holds them.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, int], ...]
     offsets: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    _places: Mapping[str, int] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.shapes):
@@ -35,6 +37,10 @@ class ProjectionLayout:
         if len(set(self.names)) != len(self.names):
             raise ValueError("A projection name occurs twice in the layout; names must be unique.")
         object.__setattr__(self, "offsets", tuple(accumulate((prod(s) for s in self.shapes), initial=0)))
+        object.__setattr__(self, "_places", {name: i for i, name in enumerate(self.names)})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
 
     @property
     def total(self) -> int:
@@ -43,17 +49,34 @@ class ProjectionLayout:
 
     def shape(self, name: str) -> tuple[int, int]:
         """`(out, text_dim)` of one projection."""
-        return self.shapes[self.names.index(name)]
+        return self.shapes[self._places[name]]
 
     def place(self, name: str) -> slice:
         """Where one projection lies in the flat vector."""
-        i = self.names.index(name)
+        i = self._places[name]
         return slice(self.offsets[i], self.offsets[i + 1])
 
     def slices(self) -> Iterator[tuple[str, tuple[int, int], slice]]:
         """Name, shape and place in the flat vector of each projection."""
         for i, name in enumerate(self.names):
             yield name, self.shapes[i], slice(self.offsets[i], self.offsets[i + 1])
+
+    def joined(self, others: Iterable[ProjectionLayout]) -> ProjectionLayout:
+        """With the matrices of others that are not in it. ValueError where two disagree about a shape."""
+        shapes = dict(zip(self.names, self.shapes, strict=True))
+        for other in others:
+            if other is self or other == self:
+                continue
+            for name, shape, _ in other.slices():
+                if shapes.setdefault(name, shape) != shape:
+                    raise ValueError(
+                        f"The matrix {name!r} is {shapes[name]} in one place, {shape} in another."
+                    )
+        return (
+            self
+            if len(shapes) == len(self.names)
+            else ProjectionLayout(tuple(shapes), tuple(shapes.values()))
+        )
 
 
 def find_projections(shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:

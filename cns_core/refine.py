@@ -12,6 +12,7 @@ from .concept import Concept
 from .memory import ConceptMemory, LearnedConcept
 from .method import Change, Taught
 from .projections import ProjectionLayout
+from .within import within
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class Refining:
 
     @property
     def layout(self) -> ProjectionLayout:
-        return self.memory.layout
+        return self.memory.whole
 
     def taught(self) -> tuple[Taught, ...]:
         return self.others.taught()
@@ -51,8 +52,9 @@ class Refining:
         def ruled(name: str) -> Tensor:
             found = torch.zeros(self.layout.shape(name), dtype=torch.bool)
             for concept in since:
-                if concept.change.added(name) is None:
-                    found |= concept.change.moved(name)
+                change = within(concept.change, self.layout)
+                if change.added(name) is None:
+                    found |= change.moved(name)
             return found
 
         before, after = self.concept.losses, learned.losses

@@ -12,6 +12,7 @@ from ..cns_core.host.prepare import prepare
 from ..cns_core.host.progress import Progress
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.methods import METHODS
+from ..cns_core.within import within
 from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of
 from .values import checked
 
@@ -80,6 +81,7 @@ class SelectConceptNeurons(io.ComfyNode):
         with Progress(1) as progress:
             chosen = chosen_of(method.Selection, settings)
             plan = prepare(model, clip, concept, memory, method, chosen, progress.phase)
-        earlier = {} if memory is None else memory.left()
+        left = {} if memory is None else memory.left()
+        earlier = {token: within(change, plan.prepared.layout) for token, change in left.items()}
         text = "\n\n".join([*plan.notes, plan.prepared.report(plan.parameters, earlier)])
         return io.NodeOutput(plan, plan.prepared.picture(earlier), text, ui=ui.PreviewText(text))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..memory import ConceptMemory, Laid
+from ..weight_scopes import state_dict_key
+from .identity import PREFIX
 from .types import Model
 
 # Above this share of a matrix, a value for each entry takes less than positions (4 bytes) and values (2).
@@ -78,7 +80,7 @@ def apply_changes(
     """
     patches: dict[str, PackedPatch | FactoredPatch] = {}
     for name, laid in memory.laid(strengths).items():
-        key = f"diffusion_model.{name}.weight"
+        key = f"{PREFIX}{state_dict_key(name)}"
         if (patch := _patch(key, laid)) is not None:
             patches[key] = patch
     clone = model.clone()

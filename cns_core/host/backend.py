@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..method import WeightFunction
 from ..text_features import TextFeatures
+from ..weight_scopes import state_dict_key
 from .frozen_weights import frozen_weights
 from .identity import PREFIX
 from .mixed_precision import computing_in, inputs_cast, weight_dtypes
@@ -91,7 +92,7 @@ class HostBackend:
     @contextmanager
     def weights_patched(self, functions: Mapping[str, WeightFunction]) -> Iterator[None]:
         for name, function in functions.items():
-            self.model.add_weight_wrapper(f"{PREFIX}{name}.weight", _Wrapper(function))
+            self.model.add_weight_wrapper(f"{PREFIX}{state_dict_key(name)}", _Wrapper(function))
         try:
             self._load()
             yield
@@ -160,9 +161,10 @@ class _Wrapper:
 def remove_wrappers(model: Model) -> None:
     """Take our weight functions off the modules that all clones of a model share."""
     for module in model.model.modules():
-        functions = getattr(module, "weight_function", None)
-        if functions and any(isinstance(f, _Wrapper) for f in functions):
-            module.weight_function = [f for f in functions if not isinstance(f, _Wrapper)]
+        for kind in ("weight_function", "bias_function"):
+            functions = getattr(module, kind, None)
+            if functions and any(isinstance(f, _Wrapper) for f in functions):
+                setattr(module, kind, [f for f in functions if not isinstance(f, _Wrapper)])
     ours = {k: [f for f in v if not isinstance(f, _Wrapper)] for k, v in model.weight_wrapper_patches.items()}
     model.weight_wrapper_patches = {k: v for k, v in ours.items() if v}
 

@@ -55,7 +55,7 @@ def imported(
     base = read_base(model, clip)
     earlier = memory or ConceptMemory(base.identity, base.layout)
     earlier.check_base(base.identity)
-    earlier.check_fits(base.layout, base.token_widths)
+    earlier.check_fits(base.layout, base.unet, base.token_widths)
     token = check_token(words.token) if words.token.strip() else make_token(words.name)
     check_name(words.name)
     check_word(words.class_word)

@@ -25,6 +25,7 @@ from ..settings import TrainSettings
 from ..thumbnails import jpeg_of
 from ..tokens import TokenVectors, initial_vectors
 from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
+from ..within import start
 from .backend import HostBackend, training_mode
 from .class_images import drawn_class_images
 from .draw import draw, without_guidance
@@ -220,8 +221,8 @@ class LearningRun:
             known = self.known.token_vectors()
             backend = HostBackend(loaded.model, loaded.clip, concept.token, vectors, known)
             plan = lesson.plan
-            adaptation = plan.method.start(
-                plan.prepared, self.earlier, lesson.method_settings, backend.device
+            adaptation = start(
+                plan.method, plan.prepared, self.earlier, lesson.method_settings, backend.device
             )
             trainer = self._trainer(backend, data, adaptation, vectors)
             self.run.check_space(self._to_be_kept(trainer))

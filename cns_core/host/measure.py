@@ -29,7 +29,7 @@ def measured(
     """
     base = read_base(model, clip)
     memory.check_base(base.identity)
-    memory.check_fits(base.layout, base.token_widths)
+    memory.check_fits(base.layout, base.unet, base.token_widths)
     on_cpu = management.get_torch_device().type == "cpu"
     prompts = general_prompts(AUTOMATIC_ON_CPU if on_cpu else AUTOMATIC_ON_GPU)
     width = base.layout.shapes[0][1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import comfy.model_sampling
 import comfy.supported_models
@@ -14,6 +15,7 @@ from ..families import FAMILIES, SUPPORTED, Family
 from ..identity import ModelIdentity
 from ..projections import ProjectionLayout
 from ..schedule import NoiseLevels
+from ..weight_scopes import EVERYTHING, state_dict_key, weights_in
 from . import last_model
 from .apply import carries_memory
 from .identity import PREFIX, model_identity
@@ -27,16 +29,23 @@ from .weights import Weights
 class BaseModel:
     """The base that concepts are learned on: a MODEL and CLIP pair, as it computes without any memory.
 
-    weights: `name -> (out, text_dim)`, patched where the MODEL is a merge or carries LoRAs; parameters: of
-    the whole U-Net; token_widths: of each text encoder's token table.
+    weights: `name -> (out, text_dim)`, patched where the MODEL is a merge or carries LoRAs; shapes: of all of
+    the U-Net's, by their names in its state dict; parameters: of the whole U-Net; token_widths: of each text
+    encoder's token table.
     """
 
     identity: ModelIdentity
     family: Family
     layout: ProjectionLayout
     weights: Mapping[str, Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
     parameters: int
     token_widths: Mapping[str, int]
+
+    @property
+    def unet(self) -> ProjectionLayout:
+        """All of the U-Net's weights."""
+        return weights_in(self.shapes, EVERYTHING)
 
 
 def read_base(model: Model, clip: Clip) -> BaseModel:
@@ -46,9 +55,11 @@ def read_base(model: Model, clip: Clip) -> BaseModel:
     family, layout = check_pair(model, clip)
     identity = model_identity(model, clip, family, layout)
     last_model.note([identity])
-    parameters = sum(p.numel() for p in model.model.diffusion_model.parameters())
+    shapes = unet_shapes(model)
+    parameters = sum(map(prod, shapes.values()))
     widths = {name: table.shape[1] for name, table in token_tables(clip).items()}
-    return BaseModel(identity, family, layout, projection_weights(model, layout), parameters, widths)
+    weights = weights_of(model, layout)
+    return BaseModel(identity, family, layout, weights, shapes, parameters, widths)
 
 
 def possible_bases(model: Model, clip: Clip) -> list[ModelIdentity]:
@@ -75,8 +86,7 @@ def check_pair(model: Model, clip: Clip) -> tuple[Family, ProjectionLayout]:
             "connect a checkpoint loader's MODEL."
         )
     family, tables = model_family(model), token_tables(clip)
-    unet = model.model.diffusion_model.named_parameters()
-    layout = family.projections({name: tuple(parameter.shape) for name, parameter in unet})
+    layout = family.projections(unet_shapes(model))
     width = sum(table.shape[1] for table in tables.values())
     if layout.shapes[0][1] != width:
         raise ValueError(
@@ -86,10 +96,17 @@ def check_pair(model: Model, clip: Clip) -> tuple[Family, ProjectionLayout]:
     return family, layout
 
 
-def projection_weights(model: Model, layout: ProjectionLayout) -> dict[str, Tensor]:
-    """K/V weights as the MODEL computes with them, see `Weights.computed`."""
+def unet_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Of all of a U-Net's weights, by their names in its state dict."""
+    unet = model.model.diffusion_model.named_parameters()
+    return {name: tuple(parameter.shape) for name, parameter in unet}
+
+
+def weights_of(model: Model, layout: ProjectionLayout) -> dict[str, Tensor]:
+    """Some weights as the MODEL computes with them (see `Weights.computed`), as matrices."""
     weights = Weights(model, PREFIX)
-    return {name: weights.computed(f"{PREFIX}{name}.weight") for name in layout.names}
+    found = {name: weights.computed(f"{PREFIX}{state_dict_key(name)}") for name in layout.names}
+    return {name: weight.reshape(layout.shape(name)) for name, weight in found.items()}
 
 
 def check_trainable(model: Model, clip: Clip) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..identity import ModelIdentity
 from ..memory import ConceptMemory
+from ..weight_scopes import EVERYTHING, weights_in
 from .apply import apply_changes
-from .model import check_pair, possible_bases
+from .model import check_pair, possible_bases, unet_shapes
 from .text import token_tables, with_tokens
 from .types import Clip, Model
 
@@ -56,7 +57,7 @@ def check_drawable(model: Model, clip: Clip, memory: ConceptMemory, close_too: b
     """
     warning = _check_base(memory, possible_bases(model, clip), close_too)
     widths = {name: table.shape[1] for name, table in token_tables(clip).items()}
-    memory.check_fits(check_pair(model, clip)[1], widths)
+    memory.check_fits(check_pair(model, clip)[1], weights_in(unet_shapes(model), EVERYTHING), widths)
     return warning
 
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from ..concept import Concept, check_free
 from ..memory import ConceptMemory
 from ..method import Method, Plan
+from ..projections import ProjectionLayout
+from ..weight_scopes import weights_in
 from .known_models import computes_as, lasting_digest
-from .model import BaseModel, check_trainable, read_base
+from .model import BaseModel, check_trainable, read_base, weights_of
 from .prompt_reader import PromptReader
 from .text import check_class_word, check_length, known_tokens
 from .types import Clip, Model, OnProgress
@@ -36,7 +38,7 @@ def prepare(
     """
     base = read_base(model, clip)
     check_concept(concept, base, model, clip, memory)
-    material = HostMaterial(base, clip, concept, memory, on_progress)
+    material = HostMaterial(base, model, clip, concept, memory, on_progress)
     prepared = method.prepare(material, settings)
     on_progress(1, 1)
     made_from = lasting_digest(
@@ -59,7 +61,7 @@ def check_concept(
     check_trainable(model, clip)
     if memory is not None:
         memory.check_base(base.identity)
-        memory.check_fits(base.layout, base.token_widths)
+        memory.check_fits(base.layout, base.unet, base.token_widths)
         check_free(concept.token, concept.name, [(c.name, c.token) for c in memory.concepts])
     if concept.token in known_tokens(clip):
         raise ValueError(
@@ -85,6 +87,7 @@ class HostMaterial:
     def __init__(
         self,
         base: BaseModel,
+        model: Model,
         clip: Clip,
         concept: Concept,
         memory: ConceptMemory | None,
@@ -93,7 +96,7 @@ class HostMaterial:
         self.layout, self.captions, self.taught = base.layout, concept.class_captions(), concept.taught()
         self.earlier = () if memory is None else memory.taught()
         self.device = management.get_torch_device()
-        self._base = base
+        self._base, self._model = base, model
         known = {} if memory is None else memory.token_vectors()
         self._reader = PromptReader(clip, known, base.layout.shapes[0][1], on_progress)
 
@@ -102,8 +105,12 @@ class HostMaterial:
         """For the user, about what is kept on disk."""
         return self._reader.notes
 
-    def weights(self) -> Mapping[str, Tensor]:
-        return {name: weight.to(self.device).float() for name, weight in self._base.weights.items()}
+    def weights_in(self, scope: str) -> ProjectionLayout:
+        return weights_in(self._base.shapes, scope)
+
+    def weights(self, layout: ProjectionLayout | None = None) -> Mapping[str, Tensor]:
+        found = self._base.weights if layout is None else weights_of(self._model, layout)
+        return {name: weight.to(self.device).float() for name, weight in found.items()}
 
     def features(
         self, captions: Sequence[str], general: Sequence[str], tokens: str

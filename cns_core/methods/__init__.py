@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from ..method import Method
+from .adapters import LOHA, LOKR, LORA
 from .cns import Cns
 from .dense_kv import DenseKv
+from .dreambooth import DreamBooth
 from .directions import GuardedDirections
 from .guarded_neurons import GuardedNeurons
+from .oft import Oft
 from .random_entries import RandomEntries
 from .token_only import TokenOnly
 
@@ -17,6 +20,11 @@ _ALL: tuple[Method, ...] = (
     RandomEntries(),
     DenseKv(),
     TokenOnly(),
+    LORA,
+    LOHA,
+    LOKR,
+    DreamBooth(),
+    Oft(),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -14,7 +14,7 @@ from ..checkpoint import check_alike
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
 from ..settings import check, number
-from .shares import Shares
+from .shares import AllOf
 from .switch import Switchable
 
 
@@ -33,18 +33,8 @@ class DenseTraining:
         check(self)
 
 
-@dataclass(frozen=True)
-class AllOfKv(Shares):
+class AllOfKv(AllOf):
     """Every entry may move."""
-
-    layout: ProjectionLayout
-
-    def moving(self) -> dict[str, float]:
-        return dict.fromkeys(self.layout.names, 1.0)
-
-    def overlap(self, change: Change) -> float:
-        moved = sum(int(change.moved(name).sum()) for name in self.layout.names)
-        return moved / self.layout.total
 
     def report(self, parameters: int, earlier: Mapping[str, Change]) -> str:
         return f"- all {self.layout.total:,} K/V entries: {self.layout.total / parameters:.3%} of the U-Net"
@@ -81,21 +71,21 @@ class DenseChange:
         return torch.ones(self._changes[name].shape, dtype=torch.bool)
 
     def summary(self) -> str:
-        return f"all {self.layout.total:,} K/V entries"
+        return f"all {self.layout.total:,} entries of {len(self.layout.names)} matrices"
 
 
 class DenseAdaptation(Switchable):
     """W_t - W_0 of every projection as a parameter, from what earlier concepts left."""
 
-    def __init__(self, earlier: Earlier, settings: DenseTraining, device: torch.device | str) -> None:
-        self._layout, self._settings = earlier.layout, settings
+    def __init__(self, earlier: Earlier, rate: float, device: torch.device | str) -> None:
+        """rate: the learning rate of the weights."""
+        self._layout, self._rate = earlier.layout, rate
         self.changes = {
             name: change.float().to(device).requires_grad_() for name, change in earlier.changes().items()
         }
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        rate = self._settings.weight_lr
-        return [ParameterGroup("weights", "weight_lr", rate, list(self.changes.values()))]
+        return [ParameterGroup("weights", "weight_lr", self._rate, list(self.changes.values()))]
 
     def weight_functions(self) -> dict[str, WeightFunction]:
         return {name: self.adding(change) for name, change in self.changes.items()}
@@ -130,7 +120,7 @@ class DenseKv:
     def start(
         self, prepared: AllOfKv, earlier: Earlier, settings: DenseTraining, device: torch.device
     ) -> DenseAdaptation:
-        return DenseAdaptation(earlier, settings, device)
+        return DenseAdaptation(earlier, settings.weight_lr, device)
 
     def read(self, layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> Change:
         return DenseChange(layout, tensors)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..evaluation.plots import share_bars
 from ..method import Change, Earlier
+from ..projections import ProjectionLayout
 
 
 class Shares:
@@ -30,3 +32,17 @@ class Shares:
 
     def outcome(self, change: Change) -> str:
         return ""
+
+
+@dataclass(frozen=True)
+class AllOf(Shares):
+    """Base of preparations where every entry of some weights may move."""
+
+    layout: ProjectionLayout
+
+    def moving(self) -> dict[str, float]:
+        return dict.fromkeys(self.layout.names, 1.0)
+
+    def overlap(self, change: Change) -> float:
+        moved = sum(int(change.moved(name).sum()) for name in self.layout.names)
+        return moved / self.layout.total

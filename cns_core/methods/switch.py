@@ -16,8 +16,12 @@ class Switchable:
     enabled = True
 
     def adding(self, change: Tensor) -> WeightFunction:
-        """`f(W) -> W + change`, in the weight's dtype; differentiable in the change."""
-        return lambda weight: (weight + change).to(weight.dtype) if self.enabled else weight
+        """`f(W) -> W + change`, in the weight's dtype and shape; differentiable in the change."""
+
+        def add(weight: Tensor) -> Tensor:
+            return (weight + change.view_as(weight)).to(weight.dtype) if self.enabled else weight
+
+        return add
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from cns_core.moments import second_moment
 from cns_core.projections import ProjectionLayout, find_projections
 from cns_core.schedule import NoiseLevels
 from cns_core.text_features import TextFeatures, counted_tokens
+from cns_core.weight_scopes import state_dict_key, weights_in
 
 TEXT_DIM, WIDTH, TOKENS = 24, 32, 8
 WORDS = ["<pad>", "<start>", "a", "photo", "of", "the", *(f"word{i}" for i in range(12))]
@@ -125,16 +126,16 @@ class ToyBackend:
             def forward(self, weight: Tensor) -> Tensor:
                 return self.function(weight)
 
-        modules = {n: self.unet.get_submodule(n) for n in functions}
-        for name, module in modules.items():
-            nn.utils.parametrize.register_parametrization(
-                module, "weight", Apply(functions[name]), unsafe=True
-            )
+        found = []
+        for name, function in functions.items():
+            owner, _, kind = state_dict_key(name).rpartition(".")
+            found.append((self.unet.get_submodule(owner), kind))
+            nn.utils.parametrize.register_parametrization(*found[-1], Apply(function), unsafe=True)
         try:
             yield
         finally:
-            for module in modules.values():
-                nn.utils.parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+            for module, kind in found:
+                nn.utils.parametrize.remove_parametrizations(module, kind, leave_parametrized=False)
 
     def pretrain(self, steps: int = 1200) -> ToyBackend:
         """Teach the U-Net to draw each word's pattern from 'a photo of <word>'."""
@@ -182,8 +183,12 @@ class ToyMaterial:
         if memory is not None:
             self._known |= {token: vectors["toy"] for token, vectors in memory.token_vectors().items()}
 
-    def weights(self) -> dict[str, Tensor]:
-        return self._backend.projections()
+    def weights_in(self, scope: str) -> ProjectionLayout:
+        return weights_in({n: tuple(w.shape) for n, w in self._backend.weights.items()}, scope)
+
+    def weights(self, layout: ProjectionLayout | None = None) -> dict[str, Tensor]:
+        layout, weights = layout or self.layout, self._backend.weights
+        return {n: weights[state_dict_key(n)].reshape(layout.shape(n)) for n in layout.names}
 
     def features(
         self, captions: Sequence[str], general: Sequence[str], tokens: str

@@ -1,5 +1,7 @@
 """What every method in the registry keeps to: the loop, the memory and drawing rely on it."""
 
+import operator
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from cns_core.methods import METHODS
 from cns_core.refine import Refining
 from cns_core.settings import TrainSettings, check, described
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData
+from cns_core.weight_scopes import EVERYTHING, state_dict_key, weights_in
+from cns_core.within import start as begin
 
 BASE = ModelIdentity("toy", "0")
 VECTORS = {"toy": torch.linspace(-1, 1, 24)}
@@ -38,7 +42,7 @@ def learner(toy, toy_material, method):
         prepared = method.prepare(material, settings)
         rates = {k: v for k, v in RATES.items() if k in described(method.Training)}
         earlier = refining or memory
-        adaptation = method.start(prepared, earlier, method.Training(**rates), torch.device("cpu"))
+        adaptation = begin(method, prepared, earlier, method.Training(**rates), torch.device("cpu"))
         g = torch.Generator().manual_seed(seed + 1)
         image = LatentImage(torch.randn(2, 4, 4, generator=g), ("a photo of <new>",), ("a photo of word1",))
         train = TrainSettings(steps=steps, batch_size=2, token_lr=1e-2, seed=seed)
@@ -82,9 +86,11 @@ def two(learner, method, toy):
 
 
 def patched(toy, functions):
-    names = toy.layout.names
+    """All of the toy's weights as matrices, with these functions in the place of some."""
+    names = weights_in({n: p.shape for n, p in toy.unet.named_parameters()}, EVERYTHING).names
     with toy.weights_patched(functions):
-        return {n: toy.unet.get_submodule(n).weight.detach().clone() for n in names}
+        found = {n: operator.attrgetter(state_dict_key(n))(toy.unet).detach().clone() for n in names}
+    return {n: weight.reshape(len(weight), -1) for n, weight in found.items()}
 
 
 def test_its_settings_lie_in_their_own_ranges(method):
@@ -198,8 +204,8 @@ def test_what_may_move_is_told(learner, method, toy_material, toy, two):
     settings = method.Selection(**{k: v for k, v in {"budget_percent": 6.0}.items() if k in known})
     prepared = method.prepare(toy_material(toy, ["a photo of word1"], 6, two), settings)
     shares = prepared.moving()
-    assert list(shares) == list(toy.layout.names) and all(0 <= share <= 1 for share in shares.values())
-    earlier = {concept.token: concept.change for concept in two.concepts}
+    assert list(shares) == list(prepared.layout.names) and all(0 <= s <= 1 for s in shares.values())
+    earlier = two.left()
     assert prepared.report(10_000, earlier).startswith("- ")
     picture = prepared.picture(earlier)
     assert picture.ndim == 4 and picture.shape[0] == 1 and picture.shape[3] == 3

@@ -82,7 +82,7 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
     base = model_module.read_base(model, random_model.clip)
     layout = base.layout
     before = {
-        n: w.clone().view(torch.uint8) for n, w in model_module.projection_weights(model, layout).items()
+        n: w.clone().view(torch.uint8) for n, w in model_module.weights_of(model, layout).items()
     }
     with backend_module.training_mode():
         vectors = {"clip_l": torch.zeros(768)}
@@ -95,7 +95,7 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
             backend.predict(z, torch.tensor([500]), features).square().mean().backward()
     for change in adaptation.changes.values():
         assert change.grad.abs().max() > 0 and torch.isfinite(change.grad).all()
-    after = model_module.projection_weights(model, layout)
+    after = model_module.weights_of(model, layout)
     assert all(torch.equal(after[n].view(torch.uint8), w) for n, w in before.items())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...method import Change
+from ...projections import ProjectionLayout
 from ..shares import Shares
 from .masks import NeuronMask
 from .selection import Selection
@@ -21,6 +22,10 @@ class SelectedNeurons(Shares):
     def mask(self) -> NeuronMask:
         """The entries that may move."""
         return self.selection.concept_mask
+
+    @property
+    def layout(self) -> ProjectionLayout:
+        return self.mask.layout
 
     def moving(self) -> dict[str, float]:
         counts = self.mask.count_per_projection()

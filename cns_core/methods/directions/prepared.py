@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...evaluation.plots import gain_bars
 from ...method import Change, Earlier, Material
+from ...projections import ProjectionLayout
 from ...protected import Protected, Protection, protect
 from .change import DirectionsChange
 from .find import Directions, guarded_directions
@@ -39,6 +40,10 @@ class Guarded:
 
     protected: Protected
     forecast: Forecast
+
+    @property
+    def layout(self) -> ProjectionLayout:
+        return self.protected.layout
 
     def moving(self) -> dict[str, float]:
         return dict.fromkeys(self.protected.layout.names, 1.0)
