@@ -23,7 +23,8 @@ class Output:
 class Node:
     """A node with the inputs that differ from their defaults: values, or outputs of other nodes.
 
-    `height` is kept free below the widgets for a picture or a text.
+    `height` is kept free below the widgets for a picture or a text, `grows` below the node for what it
+    shows later.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Node:
     title: str | None = None
     height: int = 0
     width: int = WIDTH
+    grows: int = 0
     id: int = 0
     models: list[dict[str, str]] = field(default_factory=list)  # files the editor offers to fetch
 

@@ -45,6 +45,8 @@ const HEIGHT = 300;
 const panels = new WeakMap();
 /** @type {Map<string, Run>} what is known of each node's newest run, by the id under which it is run */
 const runs = new Map();
+/** @type {Map<string, Promise<string | undefined>>} the id of the workflow that was queued, by prompt */
+const workflows = new Map();
 
 /**
  * Give a node that learns its widget. It shows one line until the node runs.
@@ -72,20 +74,50 @@ export function watch() {
 export async function catchUp() {
     try {
         const { runs: running } = await ask("/cns/live");
-        for (const run of running) heard(run);
+        await Promise.all(running.map(heard));
     } catch (error) {
         console.warn("CNS: what is being learned could not be asked for.", error);
     }
 }
 
 /** @param {Run} told pictures and preview are in it only where they are new */
-function heard(told) {
+async function heard(told) {
     const known = runs.get(told.node);
     const run = known?.prompt_id === told.prompt_id ? { ...known, ...told } : told;
     runs.set(told.node, run);
+    if (!(await isOfOpenWorkflow(run.prompt_id)) || runs.get(told.node) !== run) return;
     const node = nodeOf(told.node);
     const panel = panels.get(node);
     if (panel) show(node, panel, run);
+}
+
+/**
+ * Whether a prompt is of the workflow that is open, as far as that is known: what is queued by other programs
+ * has no workflow. Another one may have a node of the same id.
+ *
+ * @param {string} prompt
+ */
+async function isOfOpenWorkflow(prompt) {
+    if (!workflows.has(prompt)) workflows.set(prompt, workflowOf(prompt));
+    const workflow = await workflows.get(prompt);
+    return !workflow || workflow === (app.rootGraph ?? app.graph).id;
+}
+
+/**
+ * The id of the workflow that a running prompt was made of: the host's queue has it.
+ *
+ * @param {string} prompt
+ * @returns {Promise<string | undefined>}
+ */
+async function workflowOf(prompt) {
+    try {
+        const { queue_running: running } = await ask("/queue");
+        const [, , , more] = running.find((/** @type {any[]} */ [, id]) => id === prompt) ?? [];
+        return more?.extra_pnginfo?.workflow?.id;
+    } catch (error) {
+        console.warn("CNS: the queue could not be asked for what runs.", error);
+        return undefined;
+    }
 }
 
 /**

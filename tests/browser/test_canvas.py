@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graph_page import finished, open_workflow, queue
+from graph_page import draw_with, finished, open_workflow, queue
 
 from devtools.api_client import ApiClient
 from devtools.host_process import HostProcess
@@ -81,3 +81,23 @@ def test_the_help_panel_shows_the_packs_page(drawn: Any) -> None:
     drawn.wait_for_function(
         "(heading) => document.querySelector('.node-help-content').textContent.includes(heading)", arg=heading
     )
+
+
+def test_nodes_2_shows_and_keeps_small_numbers(editor: Any) -> None:
+    draw_with(editor, True)
+    try:
+        editor.evaluate(
+            """() => {
+                app.graph.clear();
+                app.graph.add(LiteGraph.createNode('ContinualTrain'));
+                app.canvas.ds.offset = [400, 200];
+            }"""
+        )
+        field = editor.locator("input[aria-label='neuron_lr']")
+        field.click()
+        assert field.input_value() == "0.00004"
+        field.press("Tab")
+        rate = "() => app.graph.nodes[0].widgets.find((widget) => widget.name === 'neuron_lr').value"
+        assert editor.evaluate(rate) == 0.00004
+    finally:
+        draw_with(editor, False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from devtools.paths import ROOT
 from devtools.staging import SHIPPED_CONCEPTS, SMALL_CHECKPOINT, stage_images
 
 LEARN = ROOT / "workflows" / "learn_concept.json"
-STEPS = 40
+STEPS = 60
 # What learns and saves; the rest of the workflow would only take time.
 KEPT = (
     "CheckpointLoaderSimple",
@@ -29,6 +32,10 @@ IS = "(wanted) => document.querySelector('.cns-live')?.dataset.status === wanted
 REACHED = """(step) => {
     const panel = document.querySelector('.cns-live[data-status="learning"]');
     return panel && parseInt(panel.querySelector('.cns-words').textContent) >= step;
+}"""
+HEAR = """async () => {
+    const { api } = await import('/scripts/api.js');
+    await new Promise((heard) => api.addEventListener('cns.progress', heard, { once: true }));
 }"""
 
 
@@ -49,7 +56,9 @@ def learning(drawn: Any, live_process: HostProcess, request: pytest.FixtureReque
     return drawn
 
 
-def test_it_is_watched_cancelled_resumed_and_stopped(learning: Any, live_host: ApiClient) -> None:
+def test_it_is_watched_cancelled_resumed_and_stopped(
+    learning: Any, live_host: ApiClient, tmp_path: Path
+) -> None:
     page, panel = learning, learning.locator(".cns-live")
     assert panel.count() == 1 and panel.get_attribute("data-status") == "idle"
     low = page.evaluate(f"({NODE})().size[1]")
@@ -68,9 +77,14 @@ def test_it_is_watched_cancelled_resumed_and_stopped(learning: Any, live_host: A
     assert box is not None and box["height"] > 100  # of the screen, where half of all is shown
     assert page.evaluate(f"({NODE})().size[1]") >= low
 
-    other = page.context.new_page()  # opened in the middle, with the graph as it was saved
+    other = page.context.new_page()  # opened in the middle
     wait_for_editor(other, live_host)
-    open_workflow(other, LEARN, {}, KEPT)
+    stranger = json.loads(LEARN.read_text(encoding="utf-8")) | {"id": str(uuid.uuid4())}
+    (tmp_path / "stranger.json").write_text(json.dumps(stranger), encoding="utf-8")
+    open_workflow(other, tmp_path / "stranger.json", {}, KEPT)  # another workflow, of the same nodes
+    other.evaluate(HEAR)
+    assert other.locator(".cns-live").get_attribute("data-status") == "idle"
+    open_workflow(other, LEARN, {}, KEPT)  # the graph as it was saved
     other.wait_for_function(REACHED, arg=3)
     assert other.locator(".cns-live img").count() == 5
     other.close()
