@@ -18,7 +18,7 @@ def diffusers_names(layout: ProjectionLayout) -> dict[str, str]:
     found = {name: _NAME.fullmatch(name) for name in layout.names}
     strange = next((name for name, match in found.items() if match is None), None)
     if strange is not None:
-        raise ValueError(f"{strange} is no projection of a U-Net in Stable Diffusion's layout.")
+        raise ValueError(f"{strange} is not in an attention block of a U-Net in Stable Diffusion's layout.")
     parts = {name: match.groups() for name, match in found.items() if match is not None}
     blocks = _blocks_of_a_level({int(number) for side, number, _ in parts.values() if side == "input_blocks"})
     names = {}

@@ -8,8 +8,12 @@ from ..memory import LearnedConcept
 
 
 def embedding(concept: LearnedConcept) -> dict[str, Tensor]:
-    """Float32 `(1, dim)`: under one name for one text encoder, else for each encoder under its own."""
-    vectors = {encoder: vector.float().reshape(1, -1) for encoder, vector in concept.token_vectors.items()}
+    """Float32 `(n, dim)`: under one name for one text encoder, else for each encoder under its own.
+
+    Of several vectors diffusers makes a token each (`<my-dog>`, `<my-dog>_1`, ...), and writes them all where
+    a prompt has the first.
+    """
+    vectors = {encoder: found.float().contiguous() for encoder, found in concept.token_vectors.items()}
     return vectors if len(vectors) > 1 else {"emb_params": next(iter(vectors.values()))}
 
 

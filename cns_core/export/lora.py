@@ -1,13 +1,15 @@
 """Learned changes as a LoRA file: for ComfyUI's own loader and those that read its names, and for diffusers.
 
 Guarded directions are exactly a LoRA of as many ranks. Masks are differences of whole matrices: the first
-form has a key for them; in the second they are a product too, of touched rows or columns and a one for each.
+form has a key for them; in the second they are a product too, of touched rows or columns and a one for each,
+with zeros up to the rank that all products have in common.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..memory import ConceptMemory, Laid
 from .block_names import diffusers_names
@@ -15,7 +17,7 @@ from .block_names import diffusers_names
 
 def stock_lora(memory: ConceptMemory) -> dict[str, Tensor]:
     """Tensors by the names `lora_unet_...` that ComfyUI and other programs read."""
-    names, tensors = diffusers_names(memory.layout), {}
+    names, tensors = _names(memory), {}
     for name, laid in memory.laid().items():
         key = f"lora_unet_{names[name].replace('.', '_')}"
         if laid.dense is not None:  # a key has a difference or factors
@@ -32,15 +34,30 @@ def stock_lora(memory: ConceptMemory) -> dict[str, Tensor]:
 
 
 def diffusers_lora(memory: ConceptMemory) -> dict[str, Tensor]:
-    """Tensors by the names that diffusers' `load_lora_weights` reads, each a product."""
-    names, tensors = diffusers_names(memory.layout), {}
-    for name, laid in memory.laid().items():
-        up, down = _factors(laid)
-        if len(down):
-            key = f"unet.{names[name]}"
-            tensors[f"{key}.lora_A.weight"] = down.contiguous()
-            tensors[f"{key}.lora_B.weight"] = up.contiguous()
+    """Tensors by the names that diffusers' `load_lora_weights` reads, each a product.
+
+    All are of one rank. Of several ranks, diffusers before 0.40 takes one for all when it scales.
+    """
+    names = _names(memory)
+    factors = {name: _factors(laid) for name, laid in memory.laid().items()}
+    rank = max((len(down) for _, down in factors.values()), default=0)
+    tensors = {}
+    for name, (up, down) in factors.items():
+        if missing := rank - len(down):
+            if missing == rank:
+                continue
+            up, down = pad(up, (0, missing)), pad(down, (0, 0, 0, missing))
+        tensors[f"unet.{names[name]}.lora_A.weight"] = down.contiguous()
+        tensors[f"unet.{names[name]}.lora_B.weight"] = up.contiguous()
     return tensors
+
+
+def _names(memory: ConceptMemory) -> dict[str, str]:
+    """In diffusers, of all that was moved. ValueError where a concept moved what has no name there."""
+    try:
+        return diffusers_names(memory.whole)
+    except ValueError as error:
+        raise ValueError(f"{error} Share the memory's own file instead.") from error
 
 
 def _factors(laid: Laid) -> tuple[Tensor, Tensor]:

@@ -44,10 +44,10 @@ def chosen_concepts(memory: ConceptMemory, names: str) -> ConceptMemory:
         raise ValueError("This memory holds no concepts; there is nothing to export.")
     if not wanted:
         return memory
-    tokens = {memory.concept(name).token for name in wanted}
+    handles = {memory.concept(name).handle for name in wanted}
     for concept in memory.concepts:
-        if concept.token not in tokens:
-            memory = memory.without(concept.token)
+        if concept.handle not in handles:
+            memory = memory.without(concept.handle)
     return memory
 
 
@@ -67,23 +67,25 @@ def export(memory: ConceptMemory, filename: str, form: str, overwrite: bool) -> 
         folder = inside(output, name, "ComfyUI's output directory")
         lora_file = folder / "pytorch_lora_weights.safetensors"
         tensors, embeddings = diffusers_lora(memory), folder
-        triggers = [concept.token for concept in memory.concepts]
+        triggers = [concept.token for concept in memory.with_tokens()]
     else:
         loras = Path(folder_paths.get_folder_paths("loras")[0])
         lora_file = inside(loras, f"{name}.safetensors", "the loras folder")
         tensors, embeddings = stock_lora(memory), Path(folder_paths.get_folder_paths("embeddings")[0])
-        triggers = [f"embedding:{embedding_name(concept.token)}" for concept in memory.concepts]
+        triggers = [f"embedding:{embedding_name(concept.token)}" for concept in memory.with_tokens()]
     contents = {
         embeddings / f"{embedding_name(concept.token)}.safetensors": save(
             embedding(concept), _card_of(memory, concept, trigger)
         )
-        for concept, trigger in zip(memory.concepts, triggers, strict=True)
+        for concept, trigger in zip(memory.with_tokens(), triggers, strict=True)
     }
     if tensors:
         contents[lora_file] = save(tensors, _lora_card(memory, name, tensors, triggers))
     _write(contents, overwrite)
-    told = _diffusers_lines if form == DIFFUSERS else _stock_lines
-    return Exported(tuple(contents), tuple(told(memory, lora_file if tensors else None, triggers)))
+    lora = lora_file if tensors else None
+    if form == DIFFUSERS:
+        return Exported(tuple(contents), tuple(_diffusers_lines(memory, folder, lora, triggers)))
+    return Exported(tuple(contents), tuple(_stock_lines(memory, lora, triggers)))
 
 
 def _write(contents: Mapping[Path, bytes], overwrite: bool) -> None:
@@ -122,7 +124,7 @@ def _lora_card(
 ) -> dict[str, str]:
     ranks = [t.shape[0] for key, t in tensors.items() if key.endswith(("lora_down.weight", "lora_A.weight"))]
     rank = str(max(ranks, default=0))
-    learned_by = {c.token: {"method": c.method, "settings": c.settings} for c in memory.concepts}
+    learned_by = {c.handle: {"method": c.method, "settings": c.settings} for c in memory.concepts}
     return {
         **model_card(memory, title, "lora", triggers),
         "ss_network_module": "networks.lora",
@@ -140,22 +142,31 @@ def _card_of(memory: ConceptMemory, concept: LearnedConcept, trigger: str) -> di
 
 def _stock_lines(memory: ConceptMemory, lora: Path | None, triggers: Sequence[str]) -> list[str]:
     lines = [f"load {lora.name} with *Load LoRA*, at a strength of 1 for model"] if lora is not None else []
-    for concept, trigger in zip(memory.concepts, triggers, strict=True):
+    for concept, trigger in zip(memory.with_tokens(), triggers, strict=True):
         lines.append(f"{concept.name}: write `{trigger}` in prompts where `{concept.token}` stood")
-    lines.append(
-        "for one file with all weights: Load LoRA, then the stock Save Checkpoint; the embeddings still go "
-        "with it, since a checkpoint holds no tokens"
-    )
-    return lines
+    also = "; the embeddings still go with it, since a checkpoint holds no tokens" if triggers else ""
+    lines.append(f"for one file with all weights: Load LoRA, then the stock Save Checkpoint{also}")
+    return [*lines, *_of_erasures(memory)]
 
 
-def _diffusers_lines(memory: ConceptMemory, lora: Path | None, triggers: Sequence[str]) -> list[str]:
-    lines = []
+def _of_erasures(memory: ConceptMemory) -> list[str]:
+    gone = [concept.name for concept in memory.concepts if not concept.token]
+    return [f"{', '.join(gone)}: the LoRA does it by itself, with nothing to write"] if gone else []
+
+
+def _diffusers_lines(
+    memory: ConceptMemory, folder: Path, lora: Path | None, triggers: Sequence[str]
+) -> list[str]:
+    """Python in backticks, to be run in this order with `pipe`, and words."""
+    lines = [f"`folder = {str(folder)!r}`"]
     if lora is not None:
         lines.append(f'`pipe.load_lora_weights(folder, weight_name="{lora.name}")`')
-    for concept in memory.concepts:
+    two_encoders = any(len(concept.token_vectors) > 1 for concept in memory.with_tokens())
+    if two_encoders:
+        lines.append("`import safetensors.torch`")
+    for concept in memory.with_tokens():
         file = f"{embedding_name(concept.token)}.safetensors"
-        if len(concept.token_vectors) == 1:
+        if not two_encoders:
             lines.append(f'`pipe.load_textual_inversion(folder + "/{file}", token="{concept.token}")`')
             continue
         for encoder, suffix in zip(sorted(concept.token_vectors, key=_ORDER.index), ("", "_2"), strict=True):
@@ -164,7 +175,14 @@ def _diffusers_lines(memory: ConceptMemory, lora: Path | None, triggers: Sequenc
                 f'token="{concept.token}", text_encoder=pipe.text_encoder{suffix}, '
                 f"tokenizer=pipe.tokenizer{suffix})`"
             )
-    return [*lines, f"then write {', '.join(triggers)} in prompts"]
+    if two_encoders:
+        lines.append(
+            "`pipe.text_encoder_2.text_model.eos_token_id = pipe.tokenizer_2.eos_token_id`: as SDXL was "
+            "published, a new token is taken for the end of the prompt, where the pooled text is read"
+        )
+    if triggers:
+        lines.append(f"then write {', '.join(triggers)} in prompts")
+    return [*lines, *_of_erasures(memory)]
 
 
 _ORDER = ("clip_l", "clip_g")  # of diffusers' text encoders

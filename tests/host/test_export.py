@@ -122,7 +122,7 @@ def test_another_persons_file_is_not_replaced_unasked_and_then_nothing_is_writte
     assert not (places / "loras" / "never.safetensors").exists()
     run("ExportConceptMemory", memory=memory, filename="never", overwrite=True)
     vector = load((places / "embeddings" / "my-dog.safetensors").read_bytes())["emb_params"]
-    assert torch.equal(vector[0], memory.concept("my dog").token_vectors["clip_l"])
+    assert torch.equal(vector, memory.concept("my dog").token_vectors["clip_l"])
     with pytest.raises(ValueError, match="usable file name"):
         run("ExportConceptMemory", memory=memory, filename="../x")
 

@@ -1,0 +1,93 @@
+"""A memory as tensors for other programs: nothing of a change is lost, what they cannot hold is refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from cns_core.export.lora import diffusers_lora, stock_lora
+from cns_core.identity import ModelIdentity
+from cns_core.memory import ConceptMemory, LearnedConcept
+from cns_core.methods.cns.change import CnsChange
+from cns_core.methods.cns.masks import NeuronMask
+from cns_core.methods.dense_kv import DenseChange
+from cns_core.methods.directions.change import DirectionsChange
+from cns_core.projections import ProjectionLayout
+
+BLOCK = "input_blocks.{}.1.transformer_blocks.0.attn2.to_{}"
+IN_DIFFUSERS = "unet.down_blocks.{}.attentions.0.transformer_blocks.0.attn2.to_{}"
+BLOCKS = [(number, which) for number in (1, 3) for which in "kv"]
+LAYOUT = ProjectionLayout(tuple(BLOCK.format(*block) for block in BLOCKS), ((3, 8), (3, 8), (6, 8), (6, 8)))
+
+
+def memory(*changes):
+    concepts = (
+        LearnedConcept(
+            name=f"thing {n}",
+            token=f"<thing-{n}>",
+            class_word="thing",
+            kind="subject",
+            captions=(f"a <thing-{n}>",),
+            method="cns",
+            change=change,
+            token_vectors={"clip_l": torch.zeros(1, 8)},
+            settings={},
+            losses={},
+            learned_at="",
+        )
+        for n, change in enumerate(changes)
+    )
+    return ConceptMemory(ModelIdentity("SD1", "ab" * 32), LAYOUT, tuple(concepts))
+
+
+def neurons(*rows):
+    """In so many rows of each projection."""
+    masks = {
+        name: (torch.arange(out) < count)[:, None].expand(out, width).clone()
+        for count, (name, (out, width), _) in zip(rows, LAYOUT.slices(), strict=True)
+    }
+    mask = NeuronMask.from_dense(LAYOUT, masks)
+    return CnsChange(mask, torch.linspace(0.5, 1, mask.count()).half())
+
+
+def directions():
+    g = torch.Generator().manual_seed(0)
+    answers = torch.randn(sum(out for out, _ in LAYOUT.shapes), 2, generator=g).half()
+    return DirectionsChange(LAYOUT, answers, torch.randn(2, 8, generator=g), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rank"),
+    [((neurons(1, 0, 6, 2),), 6), ((neurons(1, 0, 6, 2), directions()), 8), ((directions(),), 2)],
+    ids=["masks", "directions on masks", "directions"],
+)
+def test_diffusers_gets_products_of_one_rank_that_are_the_whole_change(changes, rank):
+    one = memory(*changes)
+    tensors = diffusers_lora(one)
+    for name, block in zip(LAYOUT.names, BLOCKS, strict=True):
+        key, expected = IN_DIFFUSERS.format(block[0] // 2, block[1]), one.laid()[name].in_full()
+        if not expected.any():
+            assert f"{key}.lora_A.weight" not in tensors
+            continue
+        down, up = tensors[f"{key}.lora_A.weight"], tensors[f"{key}.lora_B.weight"]
+        assert len(down) == up.shape[1] == rank
+        torch.testing.assert_close(up @ down, expected)
+
+
+def test_what_has_no_name_in_a_lora_is_refused():
+    elsewhere = ProjectionLayout(("time_embed.0",), ((4, 4),))
+    moved = memory(directions(), DenseChange(elsewhere, {"time_embed.0": torch.ones(4, 4).half()}))
+    for form in (stock_lora, diffusers_lora):
+        with pytest.raises(ValueError, match=r"time_embed\.0 is not in an attention block.*own file"):
+            form(moved)
+
+
+def test_the_pack_imports_none_of_the_programs_that_it_exports_for():
+    """Tests have them; users need not."""
+    root = Path(__file__).parents[2]
+    for path in (*(root / "cns_core").rglob("*.py"), *(root / "nodes").glob("*.py")):
+        found = re.search(
+            r"^\s*(from|import) (diffusers|peft|accelerate)\b", path.read_text("utf-8"), re.MULTILINE
+        )
+        assert found is None, path
