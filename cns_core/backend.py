@@ -23,7 +23,7 @@ class DiffusionBackend(Protocol):
     device: torch.device
 
     def encode(self, prompts: Sequence[str], token_vectors: Mapping[str, Tensor] | None) -> TextFeatures:
-        """Encode prompts. The token being learned reads `token_vectors` (encoder -> `(dim,)`), and the
+        """Encode prompts. The token being learned reads `token_vectors` (encoder -> `(n, dim)`), and the
         features are differentiable in them.
         """
         ...

@@ -16,7 +16,7 @@ from .atomic_write import write_atomically
 from .tensor_file import TensorFileError, read_json, read_tensors
 from .tokens import TokenVectors
 
-_VERSION = 3
+_VERSION = 4
 
 
 class CheckpointError(ValueError):

@@ -15,6 +15,7 @@ from .method import Taught
 from .values import odd_character, shown
 
 KINDS = ("subject", "style", "scene")
+ERASURE = "erasure"  # the kind of an entry of a memory that takes something out, and has no token
 MAX_CAPTIONS = 64  # that tell of a concept in a memory
 MAX_NAME_LENGTH = 64
 MAX_TOKEN = 128  # characters

@@ -10,17 +10,19 @@ from torch import Tensor
 from .export.block_names import diffusers_names
 from .projections import ProjectionLayout
 from .tensor_file import TensorFile
-from .tokens import TokenVectors
+from .tokens import MAX_VECTORS, TokenVectors
 from .values import shown
+
+STILL_OF_USE = "Such an embedding still works beside a memory: write embedding:NAME in the prompt"
 
 
 def embedding_vectors(file: TensorFile, widths: Mapping[str, int]) -> TokenVectors:
-    """The token's vector of each text encoder, float32 `(dim,)`.
+    """The token's vectors for each text encoder, float32 `(n, dim)`.
 
     widths: of each encoder's token table. For one encoder the file may name its tensor as it likes.
 
     Raises:
-        ValueError: it is for another model, or one word of it stands for several vectors.
+        ValueError: it is for another model, or stands for more vectors than a prompt has room for.
     """
     found = dict(file.tensors)
     if len(widths) == 1 and len(found) == 1:
@@ -38,14 +40,15 @@ def embedding_vectors(file: TensorFile, widths: Mapping[str, int]) -> TokenVecto
                 f"its tensor for {encoder} is {tensor.dtype} {tuple(tensor.shape)}; this model's embeddings "
                 f"are {widths[encoder]} wide"
             )
-        if tensor.numel() != widths[encoder]:
-            raise ValueError(
-                f"it stands for {tensor.numel() // widths[encoder]} vectors, and a concept's token for one. "
-                "Such an embedding still works beside a memory: write embedding:NAME in the prompt"
-            )
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"some of its values for {encoder} are not finite")
-        vectors[encoder] = tensor.reshape(-1).float()
+        vectors[encoder] = tensor.reshape(-1, widths[encoder]).float()
+    counts = {encoder: len(found) for encoder, found in vectors.items()}
+    if len({*counts.values()}) > 1 or not 1 <= min(counts.values()) <= MAX_VECTORS:
+        raise ValueError(
+            f"it stands for {counts} vectors; expected 1 to {MAX_VECTORS}, as many for each text encoder. "
+            f"{STILL_OF_USE}"
+        )
     return vectors
 
 

@@ -29,7 +29,10 @@ class Forgotten:
     def told(self) -> list[str]:
         """In words, a line each."""
         concept = self.concept
-        lines = [f"`{concept.token}` ({concept.name}) is forgotten: its token means nothing any more"]
+        if concept.token:
+            lines = [f"`{concept.token}` ({concept.name}) is forgotten: its token means nothing any more"]
+        else:
+            lines = [f"{concept.name} is undone: what was erased is there again"]
         if self.exact:
             lines.append(f"its share of the weights is gone without a rest: {concept.change.summary()}")
             return lines
@@ -44,9 +47,9 @@ class Forgotten:
 
 
 def forget(memory: ConceptMemory, which: str) -> Forgotten:
-    """A memory without one concept, by its name or token. ValueError when there is no such concept."""
+    """A memory without one concept or erasure, by its name or token. ValueError when there is none such."""
     concept = memory.concept(which.strip())
-    rest = memory.without(concept.token)
+    rest = memory.without(concept.handle)
     place = memory.concepts.index(concept)
     if all(is_sum(c.change) for c in memory.concepts[place:]):
         return Forgotten(rest, concept, exact=True)

@@ -25,7 +25,7 @@ _HEARD = 0.05  # of keys and values, root mean square, from which a picture look
 @dataclass(frozen=True)
 class Interference:
     """moves: (token, group of prompts) -> by how much the concept moves their keys and values: the root mean
-    square of what its being there changes, over that of the untouched ones. A group is a token, whose
+    square of what its being there changes, over that of the untouched ones. A group is a handle, whose
     captions are meant, or `GENERAL`.
     """
 
@@ -45,7 +45,7 @@ class Interference:
 def interference(
     memory: ConceptMemory, whose: Sequence[str], moments: Mapping[str, Tensor], gram: Tensor
 ) -> Interference:
-    """Of concepts of a memory, by their tokens.
+    """Of concepts of a memory, by their handles.
 
     Args:
         moments: C `(d, d)` of each group of prompts.
@@ -73,7 +73,7 @@ def _gram(memory: ConceptMemory, concept: LearnedConcept) -> Tensor:
                 up, down = (part.double() for part in added)
                 total += down.T @ (up.T @ up) @ down
         return total
-    with_it, without = memory.laid(), memory.without(concept.token).laid()
+    with_it, without = memory.laid(), memory.without(concept.handle).laid()
     for name in memory.layout.names:
         # In full precision: long numbers cancel where a concept is quiet.
         change = with_it[name].in_full() - without[name].in_full()

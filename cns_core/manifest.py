@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .captions import MAX_CAPTION, template_captions
-from .concept import MAX_CAPTIONS, MAX_TOKEN, check_class_word, check_kind, check_name, check_token
+from .concept import ERASURE, MAX_CAPTIONS, MAX_TOKEN, check_class_word, check_kind, check_name, check_token
 from .projections import ProjectionLayout
 from .tensor_file import read_json
 from .values import line_of_text, shown, whole_number
@@ -27,7 +27,7 @@ _KEYS = {"version", "base", "projections", "concepts"}
 
 @dataclass(frozen=True)
 class ConceptEntry:
-    """One learned concept, without its tensors; see `memory.LearnedConcept`.
+    """One learned concept, or something erased, without its tensors; see `memory.LearnedConcept`.
 
     losses, encoders: the names of what the tensors hold, in order.
     weights: those that it was learned on, where they are not the memory's projections.
@@ -61,17 +61,12 @@ class ConceptEntry:
         if not isinstance(entry, dict) or set(entry) | {"captions", "weights"} != keys:
             seen = sorted(entry) if isinstance(entry, dict) else entry
             raise ValueError(f"it has the manifest keys {shown(seen, 200)}; expected {sorted(keys)}")
-        token = line_of_text(entry["token"], "its token", MAX_TOKEN)
-        if check_token(token) != token:
-            raise ValueError(f"its token {token!r} is not written as tokens are")
-        name, word = line_of_text(entry["name"], "its name", 128), entry["class_word"]
+        name, kind = line_of_text(entry["name"], "its name", 128), line_of_text(entry["kind"], "its kind", 32)
         check_name(name)
-        check_class_word(line_of_text(word, "its class word", 128))
-        check_kind(line_of_text(entry["kind"], "its kind", 32))
-        # Files of version 1, and the first ones of version 2, have no captions.
-        captions = template_captions(entry["kind"], token)
-        if "captions" in entry:
-            captions = _captions(entry["captions"], token)
+        if kind == ERASURE:
+            token, word, captions = _of_erasure(entry, name)
+        else:
+            token, word, captions = _of_learned(entry, kind)
         if not isinstance(entry["settings"], dict):
             raise ValueError(f"its settings are {shown(entry['settings'])}, expected a table")
         if (size := len(json.dumps(entry["settings"], ensure_ascii=False).encode())) > _MAX_SETTINGS:
@@ -80,7 +75,7 @@ class ConceptEntry:
             name,
             token,
             word,
-            entry["kind"],
+            kind,
             captions,
             line_of_text(entry["method"], "its method", 64),
             entry["settings"],
@@ -174,6 +169,32 @@ def _layout(rows: Any, what: str) -> ProjectionLayout:
         out, width = (whole_number(side, f"a side of {row[0]}", 1, _MAX_SIDE) for side in row[1:])
         shapes.append((out, width))
     return ProjectionLayout(tuple(names), tuple(shapes))
+
+
+def _of_learned(entry: dict[str, Any], kind: str) -> tuple[str, str, tuple[str, ...]]:
+    """Token, class word and captions of a learned concept."""
+    token = line_of_text(entry["token"], "its token", MAX_TOKEN)
+    if check_token(token) != token:
+        raise ValueError(f"its token {token!r} is not written as tokens are")
+    word = line_of_text(entry["class_word"], "its class word", 128)
+    check_class_word(word)
+    check_kind(kind)
+    # Files of version 1, and the first ones of version 2, have no captions.
+    if "captions" not in entry:
+        return token, word, template_captions(kind, token)
+    return token, word, _captions(entry["captions"], token)
+
+
+def _of_erasure(entry: dict[str, Any], name: str) -> tuple[str, str, tuple[str, ...]]:
+    """The same of something erased: only captions, which name what is gone. It goes by its name, so that this
+    must not read like a token.
+    """
+    for what, none in (("token", ""), ("class_word", ""), ("encoders", [])):
+        if entry[what] != none:
+            raise ValueError(f"it is an erasure, but its {what} is {shown(entry[what])}; expected none")
+    if "<" in name or ">" in name:
+        raise ValueError(f"it is an erasure named {name!r}; expected a name without < or >")
+    return "", "", _captions(entry.get("captions"), "")
 
 
 def _captions(captions: Any, token: str) -> tuple[str, ...]:

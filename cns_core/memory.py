@@ -26,12 +26,13 @@ _STRENGTH = re.compile(r"(.+?)\s*[:=\s]\s*([-+]?(?:\d+\.?\d*|\.\d+))")
 
 @dataclass(frozen=True, eq=False)
 class LearnedConcept:
-    """One learned concept.
+    """One learned concept, or something that was erased: its kind is `ERASURE` then, it has no token and no
+    class word, and its captions name what is gone.
 
     captions: some that it was learned with, its token in them; later concepts are kept out of their way.
     method: its name in the registry.
     change: what it left in the projections.
-    token_vectors: encoder -> float32 `(dim,)`.
+    token_vectors: encoder -> float32 `(n, dim)`, as many for each.
     losses: by name, float32 `(steps,)`.
     learned_at: ISO 8601, UTC.
     thumbnail: a JPEG to know it by (`thumbnails.py`), or nothing; no part of `digest()`.
@@ -49,6 +50,16 @@ class LearnedConcept:
     losses: dict[str, Tensor]
     learned_at: str
     thumbnail: bytes = b""
+
+    @property
+    def handle(self) -> str:
+        """What it goes by among the concepts of a memory: its token, or the name of what has none."""
+        return self.token or self.name
+
+    @property
+    def vectors(self) -> int:
+        """How many its token stands for; 0 where it has none."""
+        return len(next(iter(self.token_vectors.values()), ()))
 
     def digest(self) -> str:
         """sha256 over everything that decides what is drawn."""
@@ -107,7 +118,7 @@ class ConceptMemory:
                 ) from error
         for what, taken in (
             ("name", [same_name(c.name) for c in self.concepts]),
-            ("token", [c.token for c in self.concepts]),
+            ("token", [c.handle for c in self.concepts]),
         ):
             if len(set(taken)) != len(taken):
                 raise ValueError(
@@ -122,13 +133,17 @@ class ConceptMemory:
         """Keys and values, and whatever else of the U-Net a concept has moved."""
         return self.layout.joined(concept.change.layout for concept in self.concepts)
 
+    def with_tokens(self) -> tuple[LearnedConcept, ...]:
+        """The concepts that prompts can name: all but erasures."""
+        return tuple(concept for concept in self.concepts if concept.token)
+
     def names(self) -> list[str]:
         return [c.name for c in self.concepts]
 
     def concept(self, name: str) -> LearnedConcept:
         """By name or token."""
         for concept in self.concepts:
-            if name.lower() in (concept.name.lower(), concept.token):
+            if name.lower() in (concept.name.lower(), concept.handle):
                 return concept
         raise ValueError(
             f"No concept {name!r} in this memory; it holds: {', '.join(self.names()) or 'none'}."
@@ -151,7 +166,7 @@ class ConceptMemory:
         return replace(self, concepts=self.concepts[:count])
 
     def strengths(self, text: str) -> dict[str, float]:
-        """By token, from lines or parts between commas such as `<my-dog>: 0.8` or `my mug 1.2`.
+        """By token or handle, from lines or parts between commas such as `<my-dog>: 0.8` or `my mug 1.2`.
         ValueError for a concept that is not here, one that comes twice, or what is no number from -2 to 2.
         """
         found: dict[str, float] = {}
@@ -163,7 +178,7 @@ class ConceptMemory:
                     f"{part!r} is no strength of a concept. Write its name or token and a number from -2 "
                     "to 2, such as '<my-dog> 0.8', and commas or line ends between several."
                 )
-            token = self.concept(match[1].strip()).token
+            token = self.concept(match[1].strip()).handle
             if token in found:
                 raise ValueError(f"The strength of {token} is given twice; give it once.")
             found[token] = number
@@ -172,7 +187,7 @@ class ConceptMemory:
     def laid(self, strengths: Mapping[str, float] | None = None) -> dict[str, Laid]:
         """The change of every weight of `whole`, each concept laid on those before it.
 
-        strengths: by token, of some concepts; 1 for the others. 0 leaves the token alone of a concept.
+        strengths: by handle, of some concepts; 1 for the others. 0 leaves the token alone of a concept.
         """
         by_token = strengths or {}
 
@@ -183,8 +198,8 @@ class ConceptMemory:
             return dict(zip(self.whole.names, pool.map(of, self.whole.names), strict=True))
 
     def left(self) -> dict[str, Change]:
-        """By token, what each concept has left, in the order in which they were learned."""
-        return {c.token: c.change for c in self.concepts}
+        """By handle, what each concept has left, in the order in which they were learned."""
+        return {c.handle: c.change for c in self.concepts}
 
     def changes(self) -> dict[str, Tensor]:
         """W_t - W_0 of every weight of `whole`, float16, each concept laid on those before it."""
@@ -195,7 +210,7 @@ class ConceptMemory:
         nothing = Laid(None, torch.zeros(out, 0), torch.zeros(0, text_dim))
         laid = nothing
         for concept in self.concepts:
-            strength = strengths.get(concept.token, 1.0)
+            strength = strengths.get(concept.handle, 1.0)
             if not strength or name not in concept.change.layout:
                 continue
             added = concept.change.added(name)
@@ -221,16 +236,16 @@ class ConceptMemory:
         return moved
 
     def token_vectors(self) -> dict[str, TokenVectors]:
-        """token -> encoder -> vector `(dim,)`."""
-        return {c.token: c.token_vectors for c in self.concepts}
+        """token -> encoder -> vectors `(n, dim)`, of the concepts that have a token."""
+        return {c.token: c.token_vectors for c in self.with_tokens()}
 
     def class_words(self) -> dict[str, str]:
         """token -> class word."""
-        return {c.token: c.class_word for c in self.concepts}
+        return {c.token: c.class_word for c in self.with_tokens()}
 
     def taught(self) -> tuple[Taught, ...]:
         """What prompts tell of each concept, in order."""
-        return tuple(Taught(c.token, c.class_word, c.captions) for c in self.concepts)
+        return tuple(Taught(c.handle, c.class_word, c.captions) for c in self.concepts)
 
     def with_learned(self, concept: LearnedConcept) -> ConceptMemory:
         return replace(self, concepts=(*self.concepts, concept))
@@ -277,8 +292,8 @@ class ConceptMemory:
 
     def fault_of_tokens(self, token_widths: Mapping[str, int]) -> str | None:
         """What is wrong with a token's vectors for these token tables (encoder -> width), or None."""
-        for concept in self.concepts:
-            seen = {encoder: len(vector) for encoder, vector in concept.token_vectors.items()}
+        for concept in self.with_tokens():
+            seen = {encoder: vectors.shape[-1] for encoder, vectors in concept.token_vectors.items()}
             if seen != dict(token_widths):
                 return f"{concept.token} has vectors of lengths {seen}, expected {dict(token_widths)}"
         return None
@@ -292,6 +307,10 @@ class ConceptMemory:
         """One line per concept, for people."""
         lines = [f"{len(self)} concept(s) on {self.base}"]
         for i, c in enumerate(self.concepts, 1):
-            about = f"({c.kind}, {c.class_word}), {c.change.summary()}, {c.learned_at}"
+            if not c.token:
+                lines.append(f"{i}. {c.name} ({c.kind}), {c.change.summary()}, {c.learned_at}")
+                continue
+            several = f"{c.vectors} vectors, " if c.vectors > 1 else ""
+            about = f"({c.kind}, {c.class_word}), {several}{c.change.summary()}, {c.learned_at}"
             lines.append(f"{i}. `{c.token}` {c.name} {about}")
         return "\n".join(lines)

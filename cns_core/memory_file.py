@@ -2,7 +2,8 @@
 
 Tensors: `base.values` and `base.rounding`, a sample of the base model's weights (`identity.Sample`);
 per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them,
-`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(1, dim)`, and, where
+`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(n, dim)`, which what
+was erased has not, and, where
 there is one, `concepts.<i>.thumbnail` uint8 `(bytes,)`, a JPEG.
 The metadata holds the manifest (`cns_manifest`, JSON, versioned)
 and the keys that other tools read (`modelspec.*`, `ss_*`).
@@ -14,25 +15,39 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import save
 
 from .atomic_write import only_writer, saving, write_atomically
+from .concept import ERASURE
+from .erasures import ERASURES
 from .identity import ModelIdentity, Sample
+from .joining import JOININGS
 from .manifest import ConceptEntry, Manifest, read_manifest
 from .memory import ConceptMemory, LearnedConcept
+from .method import Change
 from .methods import METHODS
 from .model_card import model_card
 from .projections import ProjectionLayout
 from .tensor_file import MAX_HEADER, TensorFileError, read_tensors
 from .thumbnails import check_thumbnail
+from .tokens import MAX_VECTORS, TokenVectors
 from .values import shown
 
 _OF_CONCEPT = re.compile(r"concepts\.(0|[1-9][0-9]{0,5})\.(.+)")
 _OLD_TENSORS = ("mask", "values")  # of the one method that version 1 knew
 
 Tensors = dict[str, torch.Tensor]
+
+
+class _Reader(Protocol):
+    """What reads changes: a method, a rule of joining, or a way to erase."""
+
+    def read(self, layout: ProjectionLayout, tensors: Mapping[str, torch.Tensor]) -> Change:
+        """See `Method.read`."""
+        ...
 
 
 class MemoryFileError(ValueError):
@@ -52,8 +67,8 @@ def save_memory(path: Path, memory: ConceptMemory, more: Mapping[str, str] | Non
             tensors[f"concepts.{i}.change.{name}"] = tensor.contiguous()
         columns = [losses.float() for losses in concept.losses.values()]
         tensors[f"concepts.{i}.losses"] = torch.stack(columns, dim=1) if columns else torch.empty(0, 0)
-        for encoder, vector in concept.token_vectors.items():
-            tensors[f"concepts.{i}.token.{encoder}"] = vector.float().reshape(1, -1).contiguous()
+        for encoder, vectors in concept.token_vectors.items():
+            tensors[f"concepts.{i}.token.{encoder}"] = vectors.float().contiguous()
         if concept.thumbnail:
             tensors[f"concepts.{i}.thumbnail"] = torch.frombuffer(
                 bytearray(concept.thumbnail), dtype=torch.uint8
@@ -121,7 +136,7 @@ def _metadata(path: Path, memory: ConceptMemory) -> dict[str, str]:
     ]
     manifest = Manifest(memory.base.family, memory.base.fingerprint, memory.layout, tuple(entries))
     return {
-        **model_card(memory, path.stem, "concept-memory", [c.token for c in memory.concepts]),
+        **model_card(memory, path.stem, "concept-memory", [c.token for c in memory.with_tokens()]),
         "cns_manifest": manifest.as_json(),
         "cns_digest": memory.digest(),
     }
@@ -191,21 +206,20 @@ def _base(tensors: Tensors, manifest: Manifest) -> ModelIdentity:
 
 def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) -> LearnedConcept:
     """One concept, of all of its tensors."""
-    if entry.method not in METHODS:
+    known: Mapping[str, _Reader] = ERASURES if entry.kind == ERASURE else {**METHODS, **JOININGS}
+    if entry.method not in known:
         raise ValueError(
-            f"it was learned by the method {entry.method!r}; this pack knows {', '.join(METHODS)}. "
+            f"it was learned by the method {entry.method!r}; this pack knows {', '.join(known)}. "
             "Update the pack"
         )
-    if not entry.encoders:
-        raise ValueError("it has no token vectors")
-    vectors = {e: _float32(tensors, f"token.{e}", 1).reshape(-1) for e in entry.encoders}
-    losses = _float32(tensors, "losses", None, len(entry.losses))
+    vectors = {} if entry.kind == ERASURE else _token_vectors(tensors, entry.encoders)
+    losses = _float32(tensors, "losses", len(entry.losses))
     thumbnail = _thumbnail(tensors)
     strange = sorted(name for name in tensors if not name.startswith("change."))
     if strange:
         raise ValueError(f"it holds unexpected tensors such as {shown(strange[0])}")
     of_change = {n.removeprefix("change."): t for n, t in tensors.items()}
-    change = METHODS[entry.method].read(entry.weights or layout, of_change)
+    change = known[entry.method].read(entry.weights or layout, of_change)
     return LearnedConcept(
         name=entry.name,
         token=entry.token,
@@ -222,16 +236,29 @@ def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) ->
     )
 
 
-def _float32(tensors: Tensors, name: str, rows: int | None, columns: int | None = None) -> torch.Tensor:
-    """Take a finite float32 matrix out of the tensors; None stands for any number of rows or columns."""
+def _token_vectors(tensors: Tensors, encoders: Sequence[str]) -> TokenVectors:
+    """Take them out of a concept's tensors."""
+    if not encoders:
+        raise ValueError("it has no token vectors")
+    vectors = {encoder: _float32(tensors, f"token.{encoder}") for encoder in encoders}
+    counts = {encoder: len(found) for encoder, found in vectors.items()}
+    if len({*counts.values()}) > 1 or not 1 <= counts[encoders[0]] <= MAX_VECTORS:
+        raise ValueError(
+            f"its token stands for {counts} vectors; expected 1 to {MAX_VECTORS}, as many for each encoder"
+        )
+    return vectors
+
+
+def _float32(tensors: Tensors, name: str, columns: int | None = None) -> torch.Tensor:
+    """Take a finite float32 matrix out of the tensors; None stands for any number of columns."""
     if name not in tensors:
         raise ValueError(f"it lacks the tensor {name}")
     tensor = tensors.pop(name)
     shape = tuple(tensor.shape)
-    fits = len(shape) == 2 and rows in (None, shape[0]) and columns in (None, shape[1])
+    fits = len(shape) == 2 and columns in (None, shape[1])
     if tensor.dtype != torch.float32 or not fits:
         raise ValueError(
-            f"{name} is {tensor.dtype} {list(shape)}; expected float32 [{rows or 'any'}, {columns or 'any'}]"
+            f"{name} is {tensor.dtype} {list(shape)}; expected float32 [any, {columns or 'any'}]"
         )
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"some of {name} are not finite")

@@ -24,10 +24,10 @@ def merged(first: ConceptMemory, second: ConceptMemory) -> ConceptMemory:
         if concept.digest() in held:
             continue
         try:
-            check_free(concept.token, concept.name, [(c.name, c.token) for c in both.concepts])
+            check_free(concept.handle, concept.name, [(c.name, c.handle) for c in both.concepts])
         except ValueError as error:
             raise ValueError(
-                f"Both memories have a concept {concept.name!r} or a token {concept.token}, learned "
+                f"Both memories have a concept {concept.name!r} or a token {concept.handle}, learned "
                 "otherwise. Forget one of the two with Forget Concept, or learn it under another name and "
                 "token."
             ) from error

@@ -32,7 +32,9 @@ WeightFunction = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Taught:
-    """A concept as far as prompts tell of it. captions: with its token in them."""
+    """A concept as far as prompts tell of it, or something erased. captions: with its token in them, or with
+    the words that are gone; token: of something erased its name, which no caption has in it.
+    """
 
     token: str
     class_word: str
@@ -228,6 +230,10 @@ class Probe(Protocol):
         """The concept's captions, each once, with the token as it stands; without a gradient."""
         ...
 
+    def features(self, prompts: Sequence[str]) -> TextFeatures:
+        """Any prompts, read in the same way."""
+        ...
+
 
 class Adaptation(Protocol):
     """One concept while it is being learned, beside its token."""
@@ -309,7 +315,8 @@ class Plan:
     """A concept that is ready to be learned: by which method, and what was prepared for it.
 
     made_from: all that decides what is prepared, as a key that lasts; parameters: of the whole U-Net; notes:
-    for the user, of what happened on the way.
+    for the user, of what happened on the way; training: the settings of `Method.start`, where they were
+    chosen together with the method.
     """
 
     method: Method
@@ -320,3 +327,4 @@ class Plan:
     made_from: str
     parameters: int
     notes: tuple[str, ...] = ()
+    training: Any = None

@@ -12,13 +12,14 @@ from .thumbnails import data_url
 def model_card(memory: ConceptMemory, title: str, what: str, triggers: list[str]) -> dict[str, str]:
     """Safetensors metadata.
 
-    what: kind of file, such as "lora"; triggers: what to write in prompts, in the order of the concepts.
+    what: kind of file, such as "lora"; triggers: what to write in prompts, in the order of the concepts
+    that have a token.
     """
     name = memory.base.family
     family = FAMILIES.get(name)
     newest = memory.concepts[-1] if memory.concepts else None
     thumbnail = {"modelspec.thumbnail": data_url(newest.thumbnail)} if newest and newest.thumbnail else {}
-    tags = zip(memory.concepts, triggers, strict=True)
+    tags = zip(memory.with_tokens(), triggers, strict=True)
     return {
         **thumbnail,
         "format": "pt",

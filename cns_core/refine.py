@@ -71,7 +71,7 @@ def to_refine(memory: ConceptMemory, concept: Concept) -> Refining:
     """
     found = next((c for c in memory.concepts if c.token == concept.token), None)
     if found is None:
-        known = ", ".join(f"{c.token} ({c.name})" for c in memory.concepts) or "nothing"
+        known = ", ".join(f"{c.token} ({c.name})" for c in memory.with_tokens()) or "nothing"
         raise ValueError(
             f"This memory holds {known}, but these pictures are of {concept.token} ({concept.name}). Give "
             "Load Concept Images the token of the concept that is to be learned further."

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .priors import PRIORS, Prior
+from .tokens import MAX_LEARNED
 
 LR_SCHEDULES = ("constant", "cosine")
 
@@ -133,6 +134,14 @@ class TrainSettings:
         0.0, 0, 1000, "min-SNR weighting of noise levels; 5 is usual, 0 is off.", step=0.5, rare=True
     )
     masked_loss: bool = switch(False, "Learn only from where the pictures' masks are white.", rare=True)
+    vectors: int = whole(
+        1,
+        1,
+        MAX_LEARNED,
+        "Vectors that the token stands for. Several can say more of the concept, and each takes the room of "
+        "a word in prompts.",
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
         check(self)

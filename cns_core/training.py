@@ -74,7 +74,7 @@ StopAsked = Callable[[], bool]
 
 DIFFUSION = "diffusion"  # the name of the concept's own loss
 
-_ENCODED_AT_ONCE = 16  # captions
+_ENCODED_AT_ONCE = 16  # prompts
 
 # A copy of the whole state is kept this often, to go back to when the loss turns NaN or infinite.
 _KEEP_GOOD_EVERY = 25
@@ -190,8 +190,11 @@ class ConceptTrainer:
 
     def caption_features(self) -> TextFeatures:
         """The concept's captions, each once, with the token as it stands; without a gradient."""
-        captions = list(dict.fromkeys(c for image in self.data.images for c in image.captions))
-        parts = [captions[i : i + _ENCODED_AT_ONCE] for i in range(0, len(captions), _ENCODED_AT_ONCE)]
+        return self.features(list(dict.fromkeys(c for image in self.data.images for c in image.captions)))
+
+    def features(self, prompts: Sequence[str]) -> TextFeatures:
+        """Any prompts, read in the same way."""
+        parts = [prompts[i : i + _ENCODED_AT_ONCE] for i in range(0, len(prompts), _ENCODED_AT_ONCE)]
         with torch.no_grad():
             return TextFeatures.concatenated(
                 [self.backend.encode(part, self.vectors).detached() for part in parts]

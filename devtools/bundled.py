@@ -28,6 +28,12 @@ THIRDS = (HALVES[0], TEAPOT_PROMPT, "a photo of <my-parrot> in a meadow")
 SHARED_PROMPT = PANDA_PROMPT.replace("<my-panda>", "embedding:my-panda")
 PLAIN_PROMPT = "a photo of a red bicycle by a brick wall"
 SHOWN_OF_MATRIX = (("heat_map", "Scores"), ("curve", "Forgetting"), ("grid", "Every concept at every stage"))
+# Its title, its name in Choose Method (none of the pack's own), and of its pictures' files.
+COMPARED = (
+    ("Guarded directions", None, "directions"),
+    ("LoRA", "lora", "lora"),
+    ("Textual Inversion", "token alone", "token"),
+)
 BLUE, GREEN, OLIVE, GREY = "#3f789e", "#3f7a4f", "#8a7a3a", "#888888"
 
 
@@ -275,6 +281,35 @@ def img2img_concept() -> Graph:
     )
 
 
+def compare_methods() -> Graph:
+    """One concept by three methods, drawn side by side at one seed."""
+    base = checkpoint()
+    concept = concept_images("my-panda", "bear", "panda")
+    latent = empty_latent()
+    common = {"latent": latent, "negative": encode(base["CLIP"], "", "Negative prompt")}
+    prompt = Node("PrimitiveStringMultiline", {"value": PANDA_PROMPT}, "Prompt")
+    columns = []
+    for title, method, prefix in COMPARED:
+        neurons, train = select_and_train(base, concept, "", method=method)
+        apply = apply_memory(base, train["memory"])
+        drawn = stock_chain(
+            apply["MODEL"], apply["CLIP"], base, prompt["STRING"], f"compare_{prefix}", **common
+        )
+        learned = [[neurons, tell(neurons["text"], "What may move")], [train]]
+        columns.append([Group(title, learned, GREEN), Group(f"Drawn: {title}", [[apply, *drawn]], OLIVE)])
+    return Graph(
+        "compare_methods",
+        [
+            [Group("Read me", [[Note(notes.COMPARE, "Compare methods", 340)]], GREY)],
+            [
+                Group("1. Model and pictures", [[base, concept, show(concept["images"], "The pictures")]]),
+                Group("2. What all share", [[prompt, common["negative"], latent]]),
+            ],
+            *([group] for column in columns for group in column),
+        ],
+    )
+
+
 GRAPHS = (
     learn_concept,
     add_concept,
@@ -283,4 +318,5 @@ GRAPHS = (
     concept_matrix,
     share_concept,
     img2img_concept,
+    compare_methods,
 )

@@ -49,8 +49,17 @@ SHOWN: dict[str, tuple[tuple[str, str], ...]] = {
     "concept_matrix": (),
     "share_concept": (("share_memory", "with the memory"), ("share_stock", "by stock nodes alone")),
     "img2img_concept": (("img2img", "drawn over by <my-teapot>"),),
+    "compare_methods": (
+        ("compare_directions", "guarded directions"),
+        ("compare_lora", "LoRA"),
+        ("compare_token", "Textual Inversion"),
+    ),
 }
-GIVEN = {"learn_concept": "panda", "add_concept": "teapot"}  # of whose pictures one is shown first
+GIVEN = {
+    "learn_concept": "panda",
+    "add_concept": "teapot",
+    "compare_methods": "panda",
+}  # of whose pictures one is shown first
 # What the small base can draw in place of what it cannot.
 KNOWN = {PLAIN_PROMPT: "a photo of a house on a beach"}
 SEED = 5
@@ -131,6 +140,10 @@ class Thumbnails:
                 node["inputs"][key] = KNOWN.get(value, value) if isinstance(value, str) else value
         if find(graph, "ImageScale"):
             graph = override(graph, "ImageScale", width=SMALL_RESOLUTION, height=SMALL_RESOLUTION)
+        if name == "compare_methods":  # nothing of it was learned before
+            graph = override(graph, "LoadConceptImages", resolution=SMALL_RESOLUTION)
+            graph = override(graph, "ContinualTrain", **self.demo.training, preview_every=0)
+            return override(graph, "ChooseMethod", weight_lr=1e-3)
         for node in find(graph, "ContinualTrain"):
             file = notes.FIRST_FILE if name == "learn_concept" else notes.SECOND_FILE
             graph[node] = {"class_type": "LoadConceptMemory", "inputs": {"file": f"{file}.safetensors"}}

@@ -28,6 +28,14 @@ def _select() -> list[list[Node]]:
     return [[concept], [neurons], [train]]
 
 
+def _choose() -> list[list[Node]]:
+    concept = concept_images("my-panda", "bear", "panda")
+    chosen = Node("ChooseMethod", _models() | {"concept": concept["concept"], "method": "lora"})
+    inputs = _models() | {"vae": checkpoint()["VAE"], "concept": concept["concept"]}
+    train = Node("ContinualTrain", inputs | {"neurons": chosen["neurons"]})
+    return [[concept], [chosen], [train]]
+
+
 def _train() -> list[list[Node]]:
     neurons, train = select_and_train(checkpoint(), concept_images("my-panda", "bear", "panda"), "")
     return [[neurons], [train], [Node("SaveConceptMemory", {"memory": train["memory"]})]]
@@ -63,6 +71,14 @@ def _forget() -> list[list[Node]]:
     return [[base, loaded], [rest], [saved, tell(rest["text"], "What it does to others")]]
 
 
+def _erase() -> list[list[Node]]:
+    base, loaded = checkpoint(), _loaded()
+    words = {"words": "leopard", "instead": "dog", "keep": "cheetah"}
+    erased = Node("EraseConcept", _of(base) | words | {"memory": loaded["memory"]})
+    applied = apply_memory(base, erased["memory"])
+    return [[base, loaded], [erased], [applied, tell(erased["text"], "What it does to others")]]
+
+
 def _refine() -> list[list[Node]]:
     base, loaded = checkpoint(), _loaded()
     concept = concept_images("my-panda", "bear", "panda")
@@ -76,6 +92,13 @@ def _merge() -> list[list[Node]]:
     base, first, second = checkpoint(), _loaded(), Node("LoadConceptMemory", {"file": "parrot.safetensors"})
     both = Node("MergeMemories", _of(base) | {"first": first["memory"], "second": second["memory"]})
     return [[base, first, second], [both], [tell(both["text"], "How far they are in each other's way")]]
+
+
+def _join() -> list[list[Node]]:
+    base, first, second = checkpoint(), _loaded(), Node("LoadConceptMemory", {"file": "parrot.safetensors"})
+    inputs = _of(base) | {"memory_1": first["memory"], "memory_2": second["memory"]}
+    joined = Node("MergeConcepts", inputs | {"rule": "gradient fusion"})
+    return [[base, first, second], [joined], [tell(joined["text"], "How well both are kept")]]
 
 
 def _export() -> list[list[Node]]:
@@ -114,14 +137,17 @@ COLUMNS: dict[str, Callable[[], list[list[Node]]]] = {
     "LoadConceptImages": _load_concept_images,
     "CaptionConceptImages": _caption_concept_images,
     "SelectConceptNeurons": _select,
+    "ChooseMethod": _choose,
     "ContinualTrain": _train,
     "SaveConceptMemory": _save,
     "LoadConceptMemory": _load,
     "ApplyPersonalizedUNet": _apply,
     "CLIPScore": _score,
     "ForgetConcept": _forget,
+    "EraseConcept": _erase,
     "RefineConcept": _refine,
     "MergeMemories": _merge,
+    "MergeConcepts": _join,
     "ExportConceptMemory": _export,
     "ImportConcept": _import,
     "ConceptMatrix": _matrix,

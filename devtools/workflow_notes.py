@@ -22,6 +22,20 @@ The result is saved as `models/concept_memory/{FIRST_FILE}.safetensors`. The wor
 from there.
 """
 
+COMPARE = """# Compare methods
+
+Learns one concept by three methods from the same pictures, and draws each by the same prompt and seed.
+
+Copy the folder `panda` from this pack's `workflows/images` into ComfyUI's `input` folder, or choose a folder
+of yours, and queue. That is three trainings.
+
+- **Guarded directions**: the pack's own, in *Select Concept Neurons*.
+- **LoRA**: in *Choose Method*. Choose any other there; the settings of the chosen one are shown.
+- **Textual Inversion**: the token's vectors alone. *vectors* in *Continual Train* says how many.
+
+`docs/methods.md` of this pack tells of every method: its paper, its formula, what is kept of it.
+"""
+
 SCORE = """The first score downloads a CLIP model of 600 MB. Without a connection select *CLIP Score* and
 press **Ctrl+B** to bypass it, or name a folder below `models/` as its *clip_model*.
 """

@@ -12,8 +12,10 @@ CHECKPOINT_URL = (
     "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
     "v1-5-pruned-emaonly-fp16.safetensors"
 )
-PICTURE, TEXT = 300, 150  # pixels kept free in a node for what it shows
+PICTURE, TEXT = 350, 150  # pixels kept free in a node for what it shows
 LEARNING = 40  # for what Continual Train shows before it learns
+# How much higher Nodes 2.0 makes a node: by a text of some lines; by what is watched, and the host's preview.
+TEXT_GROWS, LEARNING_GROWS = 250, 640
 
 
 def checkpoint() -> Node:
@@ -27,13 +29,15 @@ def concept_images(name: str, class_word: str, folder: str) -> Node:
 
 
 def select_and_train(
-    base: Node, concept: Node, preview: str, memory: Output | None = None
+    base: Node, concept: Node, preview: str, memory: Output | None = None, method: str | None = None
 ) -> tuple[Node, Node]:
+    """method: of Choose Method; None for Select Concept Neurons."""
     common: dict[str, Any] = {"model": base["MODEL"], "clip": base["CLIP"], "concept": concept["concept"]}
     common |= {"memory": memory} if memory else {}
-    neurons = Node("SelectConceptNeurons", dict(common))
+    chosen = {} if method is None else {"method": method}
+    neurons = Node("ChooseMethod" if chosen else "SelectConceptNeurons", common | chosen)
     train = {"vae": base["VAE"], "neurons": neurons["neurons"], "steps": 500, "preview_prompt": preview}
-    return neurons, Node("ContinualTrain", common | train, height=LEARNING)
+    return neurons, Node("ContinualTrain", common | train, height=LEARNING, grows=LEARNING_GROWS)
 
 
 def apply_memory(base: Node, memory: Output, title: str | None = None) -> Node:
@@ -125,4 +129,4 @@ def show(image: Output, title: str) -> Node:
 
 
 def tell(text: Output, title: str) -> Node:
-    return Node("PreviewAny", {"source": text}, title, height=TEXT)
+    return Node("PreviewAny", {"source": text}, title, height=TEXT, grows=TEXT_GROWS)

@@ -84,10 +84,11 @@ class ApplyPersonalizedUNet(io.ComfyNode):
         drawn = personalize(model, clip, memory, strength, as_of, strengths, close_too)
         warnings = [drawn.warning] if drawn.warning else []
         graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
-        if writers := queue.weights_written_after(graph, str(getattr(cls.hidden, "unique_id", ""))):
+        writers = queue.weights_written_after(graph, str(getattr(cls.hidden, "unique_id", "")))
+        if writers and memory.with_tokens():
             warnings.append(
                 f"{' and '.join(writers)} writes the weights as they are patched here, but not the tokens: "
-                f"{', '.join(c.token for c in memory.concepts)} will mean nothing in that file. Keep the "
+                f"{', '.join(memory.token_vectors())} will mean nothing in that file. Keep the "
                 "memory and draw with it on the checkpoint that it was made on."
             )
         if not warnings:

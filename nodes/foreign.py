@@ -32,7 +32,7 @@ class ImportConcept(io.ComfyNode):
                 io.Combo.Input(
                     "embedding",
                     options=paths.model_files("embeddings"),
-                    tooltip="A .safetensors file in models/embeddings, of one vector.",
+                    tooltip="A .safetensors file in models/embeddings, of one vector or several.",
                 ),
                 io.Combo.Input(
                     "weights",

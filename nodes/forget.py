@@ -21,13 +21,15 @@ class ForgetConcept(io.ComfyNode):
         return schema(
             node_id="ForgetConcept",
             display_name="Forget Concept",
-            description="Takes a concept's token and its share of the weights out of a memory. The file it "
-            "came from is left alone: save the result to keep it.",
+            description="Takes a concept's token and its share of the weights out of a memory, or brings "
+            "back what was erased. The file it came from is left alone: save the result to keep it.",
             search_aliases=["remove concept", "delete concept", "unlearn"],
             inputs=[
                 MemorySocket.Input("memory", tooltip="From Continual Train or Load Concept Memory."),
                 io.String.Input(
-                    "concept", default="", tooltip="The concept's name or token, such as <my-dog>."
+                    "concept",
+                    default="",
+                    tooltip="The concept's name or token, such as <my-dog>, or an erasure's name.",
                 ),
                 io.Model.Input(
                     "model",
@@ -56,12 +58,12 @@ class ForgetConcept(io.ComfyNode):
         forgotten = forget(memory, concept)
         lines = forgotten.told()
         if model is not None:
-            token, rest = forgotten.concept.token, forgotten.memory.token_vectors()
+            handle, rest = forgotten.concept.handle, forgotten.memory.left()
             with Progress(1) as progress:
-                found, notes = measured(model, clip, memory, [token], progress.phase)
+                found, notes = measured(model, clip, memory, [handle], progress.phase)
             lines += [
                 f"without it keys and values of {group if group == GENERAL else f'`{group}`'} move by "
-                f"{found.moves[token, group]:.2%}"
+                f"{found.moves[handle, group]:.2%}"
                 for group in (GENERAL, *rest)
             ]
             lines += notes

@@ -44,15 +44,15 @@ class MergeMemories(io.ComfyNode):
     @checked()
     def execute(cls, model: Any, clip: Any, first: ConceptMemory, second: ConceptMemory) -> io.NodeOutput:
         both = merged(first, second)
-        tokens = list(both.token_vectors())
-        of_first = [token for token in tokens if token in first.token_vectors()]
-        of_second = [token for token in tokens if token not in of_first]
+        handles = list(both.left())
+        of_first = [handle for handle in handles if handle in first.left()]
+        of_second = [handle for handle in handles if handle not in of_first]
         with Progress(1) as progress:
-            found, notes = measured(model, clip, both, tokens, progress.phase)
+            found, notes = measured(model, clip, both, handles, progress.phase)
         lines = [
             *found.told(of_first, of_second),
             *found.told(of_second, of_first),
-            *found.told(tokens, [GENERAL]),
+            *found.told(handles, [GENERAL]),
             *notes,
         ]
         told = "\n".join(f"- {line}" for line in lines)

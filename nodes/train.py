@@ -47,7 +47,9 @@ class ContinualTrain(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 ConceptSocket.Input("concept", tooltip="From Load Concept Images."),
-                NeuronsSocket.Input("neurons", tooltip="From Select Concept Neurons, for this concept."),
+                NeuronsSocket.Input(
+                    "neurons", tooltip="From Select Concept Neurons or Choose Method, for this concept."
+                ),
                 *sockets_of(TrainSettings, ["steps"]),
                 *sockets_of(_NEURONS, ["neuron_lr"], prefix="For neurons. "),
                 *sockets_of(TrainSettings, ["token_lr", "batch_size", "seed"]),
@@ -89,6 +91,7 @@ class ContinualTrain(io.ComfyNode):
                     optional=True,
                 ),
                 *sockets_of(Limits, ["keep_gb", "keep_days"], optional=True),
+                *sockets_of(TrainSettings, ["vectors"], optional=True),
             ],
             outputs=[
                 MemorySocket.Output("learned", display_name="memory"),
@@ -123,7 +126,7 @@ class ContinualTrain(io.ComfyNode):
             memory,
             tuple(picture for batch in class_images for picture in batch),
             chosen_of(TrainSettings, settings),
-            chosen_of(neurons.method.Training, settings),
+            neurons.training or chosen_of(neurons.method.Training, settings),
             Preview(preview_prompt.strip(), preview_every),
             chosen_of(Limits, settings),
         )

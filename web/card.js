@@ -6,7 +6,7 @@ import { say } from "./texts.js";
 /**
  * @typedef {object} Concept
  * @property {string} name
- * @property {string} token
+ * @property {string} token empty of what was erased
  * @property {string} class_word
  * @property {string} kind
  * @property {string} method
@@ -64,6 +64,7 @@ export function card(memory, acts) {
 function row({ file, version }, concept, number, acts) {
     const { name, token, class_word: word, kind, method, steps, learned_at: when } = concept;
     const details = element("div", { class: "cns-details", hidden: true });
+    const about = [word, kind, method, token && say("steps", { count: steps })].filter(Boolean).join(" · ");
     const shown = { type: "button", class: "cns-token", title: say("copy_token"), onclick: () => acts.copy(token) };
     return element(
         "div",
@@ -77,12 +78,12 @@ function row({ file, version }, concept, number, acts) {
             element(
                 "div",
                 { class: "cns-tokens" },
-                element("button", shown, token),
-                icon("arrow-up-right", say("insert"), () => acts.insert(token)),
+                token !== "" && element("button", shown, token),
+                token !== "" && icon("arrow-up-right", say("insert"), () => acts.insert(token)),
                 icon("info-circle", say("details"), () => toggle(details, file, number)),
             ),
             element("div", { class: "cns-name" }, name),
-            element("div", { class: "cns-about" }, `${[word, kind, method].join(" · ")} · ${say("steps", { count: steps })}`),
+            element("div", { class: "cns-about" }, about),
             element("div", { class: "cns-about" }, day(when)),
         ),
         details,

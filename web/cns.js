@@ -2,9 +2,11 @@
 
 import { app } from "../../scripts/app.js";
 import { addCompletion } from "./completion.js";
+import { showAllDigits } from "./digits.js";
 import { trackFields } from "./fields.js";
 import { addLibrary } from "./library.js";
 import { addLiveWidget, catchUp, watch } from "./live.js";
+import { showOwnSettings } from "./method.js";
 import { addStyle } from "./page.js";
 import { readTexts } from "./texts.js";
 
@@ -26,6 +28,8 @@ app.registerExtension({
     /** @param {any} node */
     nodeCreated(node) {
         addLiveWidget(node);
+        showAllDigits(node);
+        showOwnSettings(node);
     },
 
     /** A graph was opened: perhaps it is the one that runs. */

@@ -50,7 +50,7 @@ async function look() {
         const { files } = await ask("/cns/library");
         /** @type {Map<string, Offer>} */
         const found = new Map();
-        for (const file of files) for (const concept of file.concepts) found.set(concept.token, concept);
+        for (const file of files) for (const concept of file.concepts) if (concept.token) found.set(concept.token, concept);
         known = { offers: [...found.values()].sort((a, b) => (a.token < b.token ? -1 : 1)), at: performance.now() };
     } catch (error) {
         console.warn("CNS: the library could not be asked for tokens.", error);

@@ -42,8 +42,8 @@ def concept(name: str, number: int, chance: torch.Generator) -> LearnedConcept:
         method=method,
         change=change,
         token_vectors={
-            "clip_l": torch.randn(8, generator=chance),
-            "clip_g": torch.randn(12, generator=chance),
+            "clip_l": torch.randn(1 + number % 3, 8, generator=chance),
+            "clip_g": torch.randn(1 + number % 3, 12, generator=chance),
         },
         settings={"train": {"steps": 3, "prior": "none"}, "method": {}, "select": {}},
         losses={"diffusion": torch.rand(3, generator=chance), "guard": torch.rand(3, generator=chance)},
@@ -75,7 +75,7 @@ def checkpoint_file(folder: Path, seed: int) -> bytes:
     moments = {"step": torch.tensor(3.0), "exp_avg": torch.randn(40, generator=chance)}
     state = TrainerState(
         adaptation={"values": torch.randn(40, generator=chance)},
-        token_vectors={"clip_l": torch.randn(8, generator=chance)},
+        token_vectors={"clip_l": torch.randn(1, 8, generator=chance)},
         optimizer={f"neurons.0.{name}": value for name, value in moments.items()},
         generator=chance.get_state(),
         losses={"diffusion": (0.5, 0.25, 0.125), "guard": (0.0, 0.0, 1.0)},

@@ -112,7 +112,7 @@ class FixedNoise:
 
     def _backend(self, memory: ConceptMemory | None) -> HostBackend:
         loaded = self._loaded
-        vectors = {n: torch.zeros(t.shape[1]) for n, t in token_tables(loaded.clip).items()}
+        vectors = {n: torch.zeros(1, t.shape[1]) for n, t in token_tables(loaded.clip).items()}
         known = {} if memory is None else memory.token_vectors()
         return HostBackend(loaded.model, loaded.clip, "<no-concept>", vectors, known, FLOAT32)
 

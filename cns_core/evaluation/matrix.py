@@ -62,7 +62,8 @@ class Cell:
 class Grid:
     """All cells of a matrix.
 
-    concepts: token and class word of each, in the order in which they were learned.
+    concepts: token and class word of each, in the order in which they were learned. What was erased has no
+        class word, and its name in the token's place: it is a stage, but there is nothing of it to draw.
     prompts: with `{}` in the concept's place; plain: without.
     """
 
@@ -76,15 +77,15 @@ class Grid:
         """For a memory, from prompts one a line. ValueError where there is nothing to draw, or a prompt has
         no place for the concept, names a learned one, or, being plain, has such a place.
         """
-        if not memory.concepts:
+        if not memory.with_tokens():
             raise ValueError(
                 "The memory holds 0 concepts, expected at least 1. Connect a memory that has learned "
                 "something."
             )
-        concepts = tuple((c.token, c.class_word) for c in memory.concepts)
+        concepts = tuple((c.handle, c.class_word) for c in memory.concepts)
         grid = cls(concepts, concept_prompts(prompts), plain_prompts(plain), settings.seeds())
         for prompt in (*grid.prompts, *grid.plain):
-            if named := [token for token, _ in concepts if token in prompt.lower()]:
+            if named := [token for token, word in concepts if word and token in prompt.lower()]:
                 raise ValueError(
                     f"The prompt {shown(prompt)} names {', '.join(named)}, which means nothing before it was "
                     f"learned. Write {PLACE} where each concept goes in turn, and an ordinary word elsewhere."
@@ -94,6 +95,10 @@ class Grid:
     @property
     def stages(self) -> int:
         return len(self.concepts)
+
+    def drawn(self) -> list[int]:
+        """The numbers, from 1, of the concepts that are drawn: all but what was erased."""
+        return [number for number, (_, word) in enumerate(self.concepts, start=1) if word]
 
     def scored_as(self, concept: int) -> tuple[str, ...]:
         """The prompts of a concept, by its number from 1, with its class word: what stage 0 draws, and what
@@ -115,17 +120,14 @@ class Grid:
 
     def texts(self) -> list[str]:
         """Every prompt that pictures are compared with, once."""
-        return list(dict.fromkeys([*(p for t in self._numbers() for p in self.scored_as(t)), *self.plain]))
+        return list(dict.fromkeys([*(p for t in self.drawn() for p in self.scored_as(t)), *self.plain]))
 
     def _all(self) -> Iterator[Cell]:
         for stage in range(self.stages + 1):
-            for concept in self._numbers():
+            for concept in self.drawn():
                 if stage == 0 or concept <= stage:
                     yield from self.of_concept(concept, stage)
             yield from self.of_plain(stage)
-
-    def _numbers(self) -> range:
-        return range(1, self.stages + 1)
 
     def _each(self, stage: int, prompts: Sequence[str]) -> list[Cell]:
         return [Cell(stage, prompt, seed) for prompt in prompts for seed in self.seeds]
@@ -207,7 +209,7 @@ def score(
 
         return ScoreMatrix(measure, grid.stages, tuple(map(row, concepts)))
 
-    numbers = range(1, grid.stages + 1)
+    numbers = grid.drawn()
     with_references = [t for t in numbers if grid.concepts[t - 1][0] in references]
     guard = None
     if grid.plain:

@@ -23,7 +23,7 @@ def report(grid: Grid, scores: Scores) -> str:
     for matrix in scores.matrices():
         parts += [_means(matrix), _table(matrix)]
     measured = {concept.name for concept in scores.clip_i.concepts} if scores.clip_i else set()
-    if without := [token for token, _ in grid.concepts if token not in measured]:
+    if without := [t for t in (grid.concepts[n - 1][0] for n in grid.drawn()) if t not in measured]:
         parts.append(
             f"No CLIP-I of {', '.join(f'`{token}`' for token in without)}: no reference pictures. Connect "
             "the concept, or name its folder in reference_folders."

@@ -23,7 +23,7 @@ class PackedPatch(comfy.weight_adapter.WeightAdapterBase):
 
     The constructor takes exactly `(loaded_keys, weights)`,
     because newer hosts rebuild adapters from these two.
-    weights: `(values (out, text_dim),)`, or, for few entries,
+    weights: `(values (out, in),)`, or, for few entries,
     `(row-major positions int32 (n,), values (n,))`.
     """
 
@@ -39,7 +39,7 @@ class PackedPatch(comfy.weight_adapter.WeightAdapterBase):
         if where:
             added = weight.float().reshape(-1).index_add(0, where[0], values.float(), alpha=strength)
         else:
-            added = torch.add(weight.float(), values, alpha=strength)
+            added = torch.add(weight.float(), values.reshape(weight.shape), alpha=strength)
         return added.reshape(weight.shape).to(weight.dtype)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..captions import template_captions
 from ..concept import check_class_word as check_word
 from ..concept import check_free, check_kind, check_name, check_token, make_token
-from ..foreign import custom_diffusion_weights, embedding_vectors
+from ..foreign import STILL_OF_USE, custom_diffusion_weights, embedding_vectors
 from ..interference import GENERAL
 from ..memory import ConceptMemory, LearnedConcept
 from ..method import Change
@@ -22,7 +22,7 @@ from ..tensor_file import TensorFileError, read_tensors
 from .measure import measured
 from .model import BaseModel, read_base
 from .paths import model_file
-from .text import check_class_word, known_tokens
+from .text import check_class_word, check_length, known_tokens, with_tokens
 from .types import Clip, Model, OnProgress
 
 
@@ -61,7 +61,7 @@ def imported(
     check_word(words.class_word)
     check_kind(words.kind)
     check_class_word(clip, words.class_word)
-    check_free(token, words.name, [(c.name, c.token) for c in earlier.concepts])
+    check_free(token, words.name, [(c.name, c.handle) for c in earlier.concepts])
     if token in known_tokens(clip):
         raise ValueError(
             f"This CLIP already understands {token}. Connect the checkpoint loader's CLIP, not one that a "
@@ -71,6 +71,12 @@ def imported(
         vectors = embedding_vectors(read_tensors(model_file("embeddings", embedding)), base.token_widths)
     except ValueError as error:
         raise ValueError(_told(embedding, error)) from error
+    captions = tuple(template_captions(words.kind, token))
+    try:
+        check_length(with_tokens(clip, {token: vectors}), captions)
+    except ValueError as error:
+        fault = f"its vectors leave too little room in prompts. {error} {STILL_OF_USE}"
+        raise ValueError(_told(embedding, ValueError(fault))) from error
     change: Change = NoChange(base.layout)
     if weights is not None:
         change = _change(weights, base, earlier.changes())
@@ -79,7 +85,7 @@ def imported(
         token=token,
         class_word=words.class_word.strip(),
         kind=words.kind,
-        captions=tuple(template_captions(words.kind, token)),
+        captions=captions,
         method=TokenOnly.name if weights is None else DenseKv.name,
         change=change,
         token_vectors=vectors,
@@ -91,7 +97,7 @@ def imported(
     lines = [f"`{token}` ({concept.name}) draws what `embedding:{embedding}` did"]
     if weights is not None:
         found, notes = measured(model, clip, both, [token], on_progress)
-        lines += [*found.told([token], [GENERAL, *earlier.token_vectors()]), *notes]
+        lines += [*found.told([token], [GENERAL, *earlier.left()]), *notes]
     return both, lines
 
 

@@ -80,6 +80,11 @@ class Lesson:
         """The memory without this lesson's concept."""
         return self.memory if self.refining is None else self.refining.others
 
+    @property
+    def vectors(self) -> int:
+        """How many the concept's token stands for."""
+        return self.settings.vectors if self.refining is None else self.refining.concept.vectors
+
     def with_learned(self, learned: LearnedConcept, base: BaseModel) -> ConceptMemory:
         """The memory with what training has left of the concept."""
         if self.refining is not None:
@@ -88,7 +93,7 @@ class Lesson:
 
     def check(self, base: BaseModel) -> None:
         """ValueError, before any long work, when the parts do not fit each other."""
-        check_concept(self.concept, base, self.loaded.model, self.loaded.clip, self.others)
+        check_concept(self.concept, base, self.loaded.model, self.loaded.clip, self.others, self.vectors)
         if not self.plan.base.same_as(base.identity):
             raise ValueError(
                 f"These neurons were selected on {self.plan.base}, but the loaded model is {base.identity}"
@@ -134,12 +139,17 @@ class Lesson:
             return f"it holds {', '.join(seen)}; expected {', '.join(wanted)}"
         if learned.settings != json.loads(json.dumps(self.kept_settings())):
             return "it was learned by other settings"
+        if learned.vectors != self.vectors:
+            return f"its token stands for {learned.vectors} vectors, expected {self.vectors}"
         return found.fault_of_tokens(base.token_widths)
 
     def kept_settings(self) -> dict[str, dict[str, Any]]:
         """What a memory keeps of the settings."""
+        train = self.settings.as_dict()
+        if train["vectors"] == 1:  # files, and the keys of runs, are as they were before there were several
+            del train["vectors"]
         kept = {
-            "train": self.settings.as_dict(),
+            "train": train,
             "method": asdict(self.method_settings),
             "select": asdict(self.plan.settings),
         }
@@ -244,7 +254,8 @@ class LearningRun:
         if refining is not None:
             return dict(refining.concept.token_vectors)
         tables = {n: t.detach().float().cpu() for n, t in token_tables(loaded.clip).items()}
-        return initial_vectors(tables, word_ids(loaded.clip, self.lesson.concept.class_word))
+        ids, settings = word_ids(loaded.clip, self.lesson.concept.class_word), self.lesson.settings
+        return initial_vectors(tables, ids, settings.vectors, settings.seed)
 
     def _trainer(
         self, backend: HostBackend, data: TrainingData, adaptation: Adaptation, vectors: TokenVectors

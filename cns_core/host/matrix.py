@@ -66,7 +66,8 @@ class Measured:
         """`(1, H, W, 3)`: a row for each concept, drawn with the first prompt, and for each plain prompt."""
         grid, stages = self.grid, range(self.grid.stages + 1)
         rows: list[tuple[str, list[Image.Image | None]]] = []
-        for number, (token, class_word) in enumerate(grid.concepts, start=1):
+        for number in grid.drawn():
+            token, class_word = grid.concepts[number - 1]
             drawn = [
                 self.drawn[grid.of_concept(number, stage)[0]] if stage == 0 or stage >= number else None
                 for stage in stages

@@ -19,7 +19,7 @@ from .types import Clip, Model, OnProgress
 def measured(
     model: Model, clip: Clip, memory: ConceptMemory, whose: Sequence[str], on_progress: OnProgress
 ) -> tuple[Interference, list[str]]:
-    """How far the concepts `whose` (tokens) move keys and values of general prompts and of every concept's
+    """How far the concepts `whose` (handles) move keys and values of general prompts and of every concept's
     captions, and notes for the user.
 
     The general prompts are those that directions protect, so that what was kept of them is found again.

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import comfy.model_management as management
+import torch
 from torch import Tensor
 
 from ..concept import Concept, check_free
@@ -17,7 +18,7 @@ from ..weight_scopes import weights_in
 from .known_models import computes_as, lasting_digest
 from .model import BaseModel, check_trainable, read_base, weights_of
 from .prompt_reader import PromptReader
-from .text import check_class_word, check_length, known_tokens
+from .text import check_class_word, check_length, known_tokens, with_tokens
 from .types import Clip, Model, OnProgress
 
 
@@ -55,27 +56,39 @@ def prepare(
 
 
 def check_concept(
-    concept: Concept, base: BaseModel, model: Model, clip: Clip, memory: ConceptMemory | None
+    concept: Concept,
+    base: BaseModel,
+    model: Model,
+    clip: Clip,
+    memory: ConceptMemory | None,
+    vectors: int = 1,
 ) -> None:
-    """Everything that would make learning this concept fail later, before any long work."""
+    """Everything that would make learning this concept fail later, before any long work.
+
+    vectors: that its token will stand for.
+    """
     check_trainable(model, clip)
     if memory is not None:
         memory.check_base(base.identity)
         memory.check_fits(base.layout, base.unet, base.token_widths)
-        check_free(concept.token, concept.name, [(c.name, c.token) for c in memory.concepts])
+        check_free(concept.token, concept.name, [(c.name, c.handle) for c in memory.concepts])
     if concept.token in known_tokens(clip):
         raise ValueError(
             f"This CLIP already understands {concept.token}. "
             "Connect the checkpoint loader's CLIP, not one that a memory was applied to."
         )
     check_class_word(clip, concept.class_word)
+    tokens = {} if memory is None else memory.token_vectors()
+    tokens[concept.token] = {n: torch.zeros(vectors, width) for n, width in base.token_widths.items()}
+    with_all = with_tokens(clip, tokens)
     checked: set[str] = set()
     for image in concept.images:
-        # The class word takes at least as many tokens as the learned one, which takes one.
-        captions = [c for c in map(concept.class_caption, image.captions) if c not in checked]
+        # The class word may take more tokens than the learned one has vectors, or fewer.
+        both = (*map(concept.class_caption, image.captions), *image.captions)
+        captions = [c for c in dict.fromkeys(both) if c not in checked]
         management.throw_exception_if_processing_interrupted()
         try:
-            check_length(clip, captions)
+            check_length(with_all, captions)
         except ValueError as error:
             raise ValueError(f"The caption of {image.source}: {error}") from error
         checked.update(captions)

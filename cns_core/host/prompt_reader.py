@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..moments import second_moment
-from ..text_features import counted_tokens
+from ..text_features import TextFeatures, counted_tokens
 from ..tokens import TokenVectors
 from .kept_moments import KeptMoments
 from .text import check_length, encode_prompts, with_tokens
@@ -26,7 +27,7 @@ class PromptReader:
     """Reads prompts with a CLIP.
 
     Args:
-        tokens: learned ones that the prompts may have in them (token -> encoder -> vector).
+        tokens: learned ones that the prompts may have in them (token -> encoder -> vectors).
         width: of the text features.
         on_progress: `(done, total)`; may raise to stop.
 
@@ -64,7 +65,7 @@ class PromptReader:
     def second_moments(self, groups: Sequence[Sequence[str]], tokens: str, lasting: int) -> list[Tensor]:
         """Each group's `(width, width)`, float64 on the CPU; see `method.Material.second_moments`."""
         # Prompts of the user's own are among them, and the reading of the others takes long.
-        check_length(self._clip, [prompt for group in groups[lasting:] for prompt in group])
+        check_length(self._with_tokens, [prompt for group in groups[lasting:] for prompt in group])
         starts = [0, *itertools.accumulate(map(len, groups))]
         total = starts[-1] + 1
         self._load()
@@ -84,6 +85,18 @@ class PromptReader:
             ]
         self.notes += kept.notes
         return moments
+
+    def read(self, prompts: Sequence[str]) -> TextFeatures:
+        """All tokens of some prompts, cross `(n, tokens, width)` on the CPU."""
+        check_length(self._with_tokens, prompts)
+        self._load()
+        parts = []
+        with torch.no_grad():
+            for first in range(0, len(prompts), _BATCH):
+                encoded = encode_prompts(self._with_tokens, prompts[first : first + _BATCH], pooled=False)
+                parts.append(replace(encoded, cross=encoded.cross.cpu()))
+                self._on_progress(min(first + _BATCH, len(prompts)), len(prompts))
+        return TextFeatures.concatenated(parts)
 
     def _load(self) -> None:
         management.load_models_gpu([self._clip.patcher], force_full_load=True)

@@ -43,18 +43,20 @@ def references(memory: ConceptMemory, concepts: Sequence[Concept], folders: str)
         ValueError: for a concept that is not in the memory, one that comes twice, or a folder without
             pictures.
     """
-    known = {concept.token for concept in memory.concepts}
+    known = memory.token_vectors()
     found = []
     for given in concepts:
         if given.token not in known:
             raise ValueError(
                 f"The concept {given.name!r} ({given.token}) is not in this memory, which holds: "
-                f"{', '.join(c.token for c in memory.concepts)}. Unplug it, or connect the memory that has "
+                f"{', '.join(known)}. Unplug it, or connect the memory that has "
                 "learned it."
             )
         found.append(References(given.token, tuple(image.pixels for image in given.images)))
     for name, folder in folder_lines(folders):
-        found.append(References(memory.concept(name).token, tuple(list_images(folder)[0])))
+        if not (token := memory.concept(name).token):
+            raise ValueError(f"{name!r} was erased, and has no pictures to compare with. Remove its line.")
+        found.append(References(token, tuple(list_images(folder)[0])))
     tokens = [one.token for one in found]
     if twice := sorted({token for token in tokens if tokens.count(token) > 1}):
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..concept import Concept
+from ..joining import JOININGS
 from ..memory import ConceptMemory
 from ..methods import METHODS
 from ..refine import to_refine
@@ -50,6 +51,12 @@ def refine(
     """
     refining = to_refine(memory, concept)
     learned = refining.concept
+    if learned.method in JOININGS:
+        raise ValueError(
+            f"{learned.token} was joined with others by {learned.method}: what is there of it is a share "
+            "that was made with them in view. Learn it further in the memory that it came from, and join "
+            "again."
+        )
     method = METHODS[learned.method]
     kept = learned.settings
     try:

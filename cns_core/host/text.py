@@ -5,6 +5,7 @@ and text features with a gradient for training.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,18 +27,30 @@ class SplicedTokenizer:
     and puts their vectors where their ids would stand.
 
     Everything else behaves as the tokenizer it stands for, so weights like `(<my-dog>:1.3)`, embeddings and
-    third-party text encoders work unchanged. `vectors`: token -> `(dim,)`.
+    third-party text encoders work unchanged. `vectors`: token -> `(n, dim)`.
+
+    A token of one vector is a word of the vocabulary. One of several is to the host what an embedding file
+    is: the host counts its vectors and keeps them in one section. No token is part of another, since each
+    begins and ends with a bracket.
     """
 
     def __init__(self, inner: Any, vectors: Mapping[str, Tensor]) -> None:
         if isinstance(inner, SplicedTokenizer):
             vectors = {**inner.vectors, **vectors}
-            inner = inner.inner
+            inner = inner.host
+        self.host: Any = inner
         self.inner: Any = copy.copy(inner)
         self.inner.tokenizer = copy.deepcopy(inner.tokenizer)
-        self.inner.tokenizer.add_tokens(list(vectors))
         self.vectors: dict[str, Tensor] = dict(vectors)
-        self._tokens = {self.inner.tokenizer.convert_tokens_to_ids(t): t for t in vectors}
+        words = [token for token, found in vectors.items() if len(found) == 1]
+        self.inner.tokenizer.add_tokens(words)
+        self._words = {self.inner.tokenizer.convert_tokens_to_ids(token): token for token in words}
+        self._embeddings = [token for token in vectors if token not in words]
+        if self._embeddings:
+            self._look_up_file = self.inner._try_get_embedding
+            self.inner._try_get_embedding = self._look_up
+            if self.inner.embedding_directory is None:  # the host looks nothing up without one
+                self.inner.embedding_directory = []
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner":  # not set yet, while being copied
@@ -45,12 +58,25 @@ class SplicedTokenizer:
         return getattr(self.inner, name)
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[list[tuple[Any, ...]]]:
+        if self._embeddings:
+            called = self.inner.embedding_identifier
+            tokens = "|".join(map(re.escape, self._embeddings))
+            # As of words of the vocabulary, capitals make no difference.
+            text = re.sub(f"(?:{called})?({tokens})", rf" {called}\1 ", text, flags=re.IGNORECASE)
         sections = self.inner.tokenize_with_weights(text, *args, **kwargs)
         return [[self._spliced(entry) for entry in section] for section in sections]
 
+    def _look_up(self, text: str) -> tuple[Tensor | None, str]:
+        """In place of the host's own: the embedding that a text begins with the name of, and what follows."""
+        name, _, rest = text.partition(" ")
+        if name.lower() in self._embeddings:
+            return self.vectors[name.lower()], rest.strip()
+        found: tuple[Tensor | None, str] = self._look_up_file(text)
+        return found
+
     def _spliced(self, entry: tuple[Any, ...]) -> tuple[Any, ...]:
-        token = self._tokens.get(entry[0]) if isinstance(entry[0], int) else None
-        return entry if token is None else (self.vectors[token], *entry[1:])
+        token = self._words.get(entry[0]) if isinstance(entry[0], int) else None
+        return entry if token is None else (self.vectors[token][0], *entry[1:])
 
 
 def inner_tokenizers(clip: Clip) -> dict[str, Any]:
@@ -84,7 +110,7 @@ def known_tokens(clip: Clip) -> list[str]:
 
 
 def with_tokens(clip: Clip, tokens: Mapping[str, TokenVectors]) -> Clip:
-    """A clone of CLIP that understands learned tokens (token -> encoder -> vector);
+    """A clone of CLIP that understands learned tokens (token -> encoder -> vectors);
     the given CLIP stays as it is.
     """
     inner = inner_tokenizers(clip)
@@ -118,21 +144,25 @@ def _ids_of_words(tokenizer: Any, text: str) -> list[int]:
 
 def check_class_word(clip: Clip, word: str) -> None:
     """ValueError unless every text encoder's tokenizer makes plain words of it: a token starts from them."""
-    for tokenizer in inner_tokenizers(clip).values():
-        sections = tokenizer.tokenize_with_weights(word, return_word_ids=True)
-        entries = [entry for section in sections for entry in section if entry[2] > 0]
-        if any(not isinstance(entry[0], int) for entry in entries):
-            fault = "names an embedding, and a token starts from words"
-        elif any(entry[1] != 1.0 for entry in entries):
-            fault = "has a weight"
-        elif not entries:
-            fault = "is no word to this model's tokenizer"
-        else:
-            continue
+    if (fault := fault_of_word(clip, word)) is not None:
         raise ValueError(
             f"The class word {word!r} {fault}. Write the plain word for what the concept is, such as 'dog', "
             "in Load Concept Images."
         )
+
+
+def fault_of_word(clip: Clip, word: str) -> str | None:
+    """Why a text encoder's tokenizer does not make plain words of it; None where all do."""
+    for tokenizer in inner_tokenizers(clip).values():
+        sections = tokenizer.tokenize_with_weights(word, return_word_ids=True)
+        entries = [entry for section in sections for entry in section if entry[2] > 0]
+        if any(not isinstance(entry[0], int) for entry in entries):
+            return "names an embedding, where plain words are needed"
+        if any(entry[1] != 1.0 for entry in entries):
+            return "has a weight"
+        if not entries:
+            return "is no word to this model's tokenizer"
+    return None
 
 
 def check_length(clip: Clip, prompts: Sequence[str]) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from ..method import Method
 from .adapters import LOHA, LOKR, LORA
 from .cns import Cns
+from .cones import Cones
 from .dense_kv import DenseKv
-from .dreambooth import DreamBooth
 from .directions import GuardedDirections
+from .dreambooth import DreamBooth
+from .fisher import CnsWithFisher
+from .gradient_neurons import GradientNeurons
 from .guarded_neurons import GuardedNeurons
+from .low_rank import LOW_RANK
 from .oft import Oft
+from .perfusion import Perfusion
 from .random_entries import RandomEntries
+from .scns import Scns
 from .token_only import TokenOnly
 
 _ALL: tuple[Method, ...] = (
@@ -18,6 +24,10 @@ _ALL: tuple[Method, ...] = (
     Cns(),
     GuardedNeurons(),
     RandomEntries(),
+    GradientNeurons(),
+    CnsWithFisher(),
+    Scns(),
+    Cones(),
     DenseKv(),
     TokenOnly(),
     LORA,
@@ -25,6 +35,8 @@ _ALL: tuple[Method, ...] = (
     LOKR,
     DreamBooth(),
     Oft(),
+    *LOW_RANK,
+    Perfusion(),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

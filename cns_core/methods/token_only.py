@@ -1,4 +1,4 @@
-"""Textual Inversion (2208.01618): the new token's vector alone is learned, and no weight moves."""
+"""Textual Inversion (2208.01618): the new token's vectors alone are learned, and no weight moves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NoWeights(Shares):
         return 0.0
 
     def report(self, parameters: int, earlier: Mapping[str, Change]) -> str:
-        return "- the token's vector alone: no weight moves"
+        return "- the token's vectors alone: no weight moves"
 
 
 @dataclass(frozen=True)

@@ -102,15 +102,16 @@ class ToyBackend:
             vectors = []
             for word in parts:
                 if word == self.token and token_vectors is not None:
-                    vectors.append(token_vectors["toy"])
+                    vectors += token_vectors["toy"].reshape(-1, TEXT_DIM)
                 elif word in self.known:
-                    vectors.append(self.known[word])
+                    vectors += self.known[word].reshape(-1, TEXT_DIM)
                 else:
                     vectors.append(self.table.weight[WORDS.index(word)])
-            vectors += [self.table.weight[0]] * (TOKENS - len(vectors))
+            length = len(vectors)
+            vectors += [self.table.weight[0]] * (TOKENS - length)
             x = torch.stack(vectors)
-            rows.append(x + 0.3 * x[: len(parts)].mean(dim=0))
-            words.append([0 < i < len(parts) for i in range(TOKENS)])
+            rows.append(x + 0.3 * x[:length].mean(dim=0))
+            words.append([0 < i < length for i in range(TOKENS)])
         return TextFeatures(torch.stack(rows), None, torch.tensor(words))
 
     def predict(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:

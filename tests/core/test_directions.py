@@ -75,7 +75,7 @@ def learner(toy, toy_material):
         latents = torch.randn(2, 4, 4, generator=generator)
         image = LatentImage(latents, ("a photo of <new>", "the <new>"), CAPTIONS)
         train = TrainSettings(steps=steps, batch_size=2, token_lr=5e-2, seed=seed, prior="none")
-        vectors = {"toy": torch.linspace(-1, 1, 24)}
+        vectors = {"toy": torch.linspace(-1, 1, 24)[None]}
         return prepared, ConceptTrainer(toy, TrainingData((image,)), adaptation, vectors, train)
 
     return start

@@ -31,7 +31,7 @@ def concept(name, change, method):
         captions=(f"a photo of <{name}>",),
         method=method,
         change=change,
-        token_vectors={"clip_l": torch.arange(4.0)},
+        token_vectors={"clip_l": torch.arange(4.0)[None]},
         settings={},
         losses={},
         learned_at="",

@@ -24,7 +24,7 @@ def learned(name, entries, **changes):
         "captions": (f"a photo of <{name}>",),
         "method": "cns",
         "change": CnsChange(mask, torch.tensor([entries[i] for i in sorted(entries)], dtype=torch.float16)),
-        "token_vectors": {"clip_l": torch.arange(4.0)},
+        "token_vectors": {"clip_l": torch.arange(4.0)[None]},
         "settings": {"train": {"steps": 3}},
         "losses": {"diffusion": torch.rand(3)},
         "learned_at": "2026-01-01T00:00:00+00:00",

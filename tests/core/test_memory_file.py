@@ -47,7 +47,10 @@ def make(seed, concepts=2):
                 captions=(f"a photo of <my-dog-{i}>", f"the <my-dog-{i}>"),
                 method="cns",
                 change=CnsChange(mask, torch.randn(mask.count(), generator=g).half()),
-                token_vectors={"clip_l": torch.randn(8, generator=g), "clip_g": torch.randn(12, generator=g)},
+                token_vectors={
+                    "clip_l": torch.randn(1, 8, generator=g),
+                    "clip_g": torch.randn(1, 12, generator=g),
+                },
                 settings={"train": {"steps": 3, "prior": "none"}},
                 losses={"diffusion": torch.rand(3, generator=g), "L_reg": torch.rand(3, generator=g)},
                 learned_at="2026-01-01T00:00:00+00:00",
@@ -102,11 +105,40 @@ def test_a_file_of_version_1_still_loads():
     assert hashlib.sha256(flat.numpy().tobytes()).hexdigest() == (
         "f0c2e9bc2d5d45ebc0e03b6bf9c5c3ae843056ab4008583130e8eb81302b5bf1"
     )
+    # the digest that files, and keys of runs, have of it since before tokens had several vectors
+    assert memory.digest() == "224e93f239a321c034f207d06e67d5b029a7ebef17121576453cec91de912830"
     first, second = memory.concepts
+    assert first.vectors == 1 and first.token_vectors["clip_l"].shape == (1, 8)
     assert first.method == "cns" and first.settings == {"train": {"steps": 3, "prior": "none"}, "select": {}}
     assert {n: v[0].item() for n, v in second.losses.items()} == pytest.approx(
         {"diffusion": 0.174817, "prior": 0.305204, "L_reg": 0.433136}, abs=1e-6
     )
+
+
+def of_vectors(clip_l, clip_g):
+    """A memory whose token stands for so many."""
+    whole = make(0, concepts=1)
+    vectors = {"clip_l": torch.randn(clip_l, 8), "clip_g": torch.randn(clip_g, 12)}
+    return dataclasses.replace(
+        whole, concepts=(dataclasses.replace(whole.concepts[0], token_vectors=vectors),)
+    )
+
+
+def test_a_token_of_several_vectors_comes_back(tmp_path):
+    memory = of_vectors(3, 3)
+    save_memory(tmp_path / "m.safetensors", memory)
+    again = load_memory(tmp_path / "m.safetensors")
+    assert again.digest() == memory.digest() and "3 vectors" in again.summary()
+    assert same(again.concepts[0].token_vectors, memory.concepts[0].token_vectors)
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        assert file.get_slice("concepts.0.token.clip_g").get_shape() == [3, 12]
+
+
+@pytest.mark.parametrize(("clip_l", "clip_g"), [(2, 3), (0, 0), (76, 76)])
+def test_a_token_of_other_numbers_of_vectors_is_refused(tmp_path, clip_l, clip_g):
+    save_memory(tmp_path / "m.safetensors", of_vectors(clip_l, clip_g))
+    with pytest.raises(MemoryFileError, match=r"stands for .* vectors; expected 1 to 75, as many for each"):
+        load_memory(tmp_path / "m.safetensors")
 
 
 def test_a_memory_of_version_1_goes_on_in_version_2(tmp_path):
@@ -148,7 +180,7 @@ def test_size_at_sd15_scale_stays_below_6_mb_a_concept(tmp_path):
             (f"a photo of <c{i}>",),
             "cns",
             CnsChange(mask, values),
-            {"clip_l": torch.zeros(768)},
+            {"clip_l": torch.zeros(1, 768)},
             {},
             {name: torch.zeros(500) for name in ("diffusion", "prior", "L_reg")},
             "",

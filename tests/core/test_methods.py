@@ -17,8 +17,8 @@ from cns_core.weight_scopes import EVERYTHING, state_dict_key, weights_in
 from cns_core.within import start as begin
 
 BASE = ModelIdentity("toy", "0")
-VECTORS = {"toy": torch.linspace(-1, 1, 24)}
-RATES = {"neuron_lr": 1e-2, "weight_lr": 1e-2, "direction_lr": 1e-2, "least_gain": 0.0}
+VECTORS = {"toy": torch.linspace(-1, 1, 24)[None]}
+RATES = {"neuron_lr": 1e-2, "weight_lr": 1e-2, "direction_lr": 1e-2, "least_gain": 0.0, "rank": 4}
 
 
 class Stop(BaseException):

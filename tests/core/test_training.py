@@ -15,7 +15,7 @@ from cns_core.methods.cns.settings import CnsTraining
 from cns_core.settings import TrainSettings
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData, TrainingDivergedError
 
-VECTORS = {"toy": torch.linspace(-1, 1, 24)}
+VECTORS = {"toy": torch.linspace(-1, 1, 24)[None]}
 
 
 class Stop(BaseException):
@@ -306,7 +306,7 @@ def test_a_checkpoint_of_other_parts_is_refused_and_changes_nothing(toy):
     t.run(lambda report: None)
     state = t.state()
     for other, message in (
-        ({"token_vectors": {"clip_x": torch.zeros(4)}}, "the token's vectors, clip_"),
+        ({"token_vectors": {"clip_x": torch.zeros(1, 4)}}, "the token's vectors, clip_"),
         ({"generator": torch.zeros(3, dtype=torch.uint8)}, "the generator"),
         ({"optimizer": {n: v[:1] if v.ndim else v for n, v in state.optimizer.items()}}, "Adam's moments"),
         ({"losses": {"other": (0.5,)}}, "its losses are of"),

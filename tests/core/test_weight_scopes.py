@@ -1,5 +1,7 @@
 """Methods that move more of the U-Net than keys and values, and memories that hold both kinds."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ SHAPES = {
 def test_each_scope_holds_the_one_before():
     found = [set(weights_in(SHAPES, scope).names) for scope in SCOPES]
     assert [len(names) for names in found] == [2, 2, 4, 5, 6, 9]
-    assert all(smaller <= larger for smaller, larger in zip(found, found[1:], strict=False))
+    assert all(smaller <= larger for smaller, larger in pairwise(found))
 
 
 def test_weights_are_matrices_and_keep_their_names():
@@ -103,7 +105,7 @@ def train(toy, toy_material, method, memory, number, selection=None):
     g = torch.Generator().manual_seed(number)
     image = LatentImage(torch.randn(2, 4, 4, generator=g), ("a photo of <new>",), ("a photo of word1",))
     settings = TrainSettings(steps=2, batch_size=2, token_lr=1e-2, prior="none")
-    trainer = ConceptTrainer(toy, TrainingData((image,)), adaptation, {"toy": torch.zeros(24)}, settings)
+    trainer = ConceptTrainer(toy, TrainingData((image,)), adaptation, {"toy": torch.zeros(1, 24)}, settings)
     trainer.run()
     token = f"<c{number}>"
     concept = LearnedConcept(

@@ -108,7 +108,7 @@ def entries(clip, prompt):
 
 def test_the_token_is_spliced_in_wherever_it_stands(run, models, both, untouched):
     _, clip = run("ApplyPersonalizedUNet", **models, memory=both)
-    dog, mug = (c.token_vectors["clip_l"] for c in both.concepts)
+    dog, mug = (c.token_vectors["clip_l"][0] for c in both.concepts)
 
     def vectors(prompt):
         return [(i, w) for i, (e, w) in enumerate(entries(clip, prompt)) if torch.is_tensor(e)], [
@@ -156,10 +156,10 @@ def test_a_memory_that_names_this_base_but_holds_something_else_is_refused(
     fewer = type(layout)(layout.names[:-1], layout.shapes[:-1])
     other = type(layout)(layout.names, tuple((out + 8, width) for out, width in layout.shapes))
     concept = dog_memory.concepts[0]
-    shorter = {encoder: vector[:-1] for encoder, vector in concept.token_vectors.items()}
-    more = {**concept.token_vectors, "clip_g": torch.zeros(1280)}
+    shorter = {encoder: vector[:, :-1] for encoder, vector in concept.token_vectors.items()}
+    more = {**concept.token_vectors, "clip_g": torch.zeros(1, 1280)}
     wrong = [type(dog_memory)(dog_memory.base, layout) for layout in (fewer, other)]
-    for vectors in (shorter, more, {"clip_x": torch.zeros(768)}):
+    for vectors in (shorter, more, {"clip_x": torch.zeros(1, 768)}):
         changed = dataclasses.replace(concept, token_vectors=vectors)
         wrong.append(dataclasses.replace(dog_memory, concepts=(changed,)))
     for memory in wrong:

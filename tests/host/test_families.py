@@ -103,7 +103,7 @@ def test_a_concept_is_learned_and_drawn(family, comfy, method):
             model, clip, concept, None, chosen, chosen.Selection(**selection), lambda done, total: None
         )
         assert plan.base.family == name
-        train = TrainSettings(steps=2)
+        train = TrainSettings(steps=2, vectors=2)
         lesson = Lesson(
             Loaded(model, clip, Encoder()),
             concept,
@@ -113,16 +113,19 @@ def test_a_concept_is_learned_and_drawn(family, comfy, method):
         )
         memory = learn(lesson).memory
         learned = memory.concepts[0]
-        assert {e: len(v) for e, v in learned.token_vectors.items()} == ENCODERS[name]
+        assert {e: v.shape for e, v in learned.token_vectors.items()} == {
+            e: (2, width) for e, width in ENCODERS[name].items()
+        }
         laid = memory.changes()
         assert all(
             laid[name].shape == shape and laid[name].any() for name, shape, _ in memory.layout.slices()
         )
         rows = clip.cond_stage_model
-        for encoder, vector in learned.token_vectors.items():
-            table = getattr(rows, encoder).transformer.get_input_embeddings().weight
-            distance = (table.float() - vector).abs().amax(dim=1).min()
-            assert 0 < distance < 0.05, "every encoder's vector moved, from the class word's row"
+        for encoder, vectors in learned.token_vectors.items():
+            table = getattr(rows, encoder).transformer.get_input_embeddings().weight.float()
+            for vector in vectors:
+                distance = (table - vector).abs().amax(dim=1).min()
+                assert 0 < distance < 0.05, "every encoder's vectors moved, from the class word's row"
         drawn = personalize(model, clip, memory)
         drawn_model, drawn_clip = drawn.model, drawn.clip
         before, after = (c.encode_from_tokens(c.tokenize("a <my-dog>")) for c in (clip, drawn_clip))
@@ -144,7 +147,7 @@ def test_prompts_encoded_together_are_prompts_encoded_one_by_one(family, float32
     from ComfyUI_CNS.cns_core.text_features import TextFeatures
 
     name, model, clip = family
-    vectors = {e: torch.linspace(-1, 1, width) for e, width in ENCODERS[name].items()}
+    vectors = {e: torch.linspace(-1, 1, width)[None] for e, width in ENCODERS[name].items()}
     prompts = ["a dog", "a photo of <x> in (deep:1.3) snow", "<x>"]
     with training_mode(), torch.no_grad():
         backend = HostBackend(model, clip, "<x>", vectors, {}, float32)

@@ -22,6 +22,7 @@ def places(host_base, tmp_path_factory):
     g = torch.Generator().manual_seed(0)
     save_file({"emb_params": torch.randn(1, 768, generator=g)}, base / "embeddings" / "cat.safetensors")
     save_file({"emb_params": torch.randn(4, 768, generator=g)}, base / "embeddings" / "four.safetensors")
+    save_file({"emb_params": torch.randn(75, 768, generator=g)}, base / "embeddings" / "full.safetensors")
     save_file({"clip_g": torch.randn(1, 1280, generator=g)}, base / "embeddings" / "xl.safetensors")
     (base / "embeddings" / "old.pt").write_bytes(b"a pickle")
     yield base
@@ -55,15 +56,17 @@ def few_prompts(pack, monkeypatch):
         monkeypatch.setattr(measure, f"AUTOMATIC_ON_{device}", 16)
 
 
-def test_an_embedding_draws_as_before(run, models, places, both, untouched):
-    memory, text = run("ImportConcept", **models, embedding="cat.safetensors", memory=both, **WORDS)
+@pytest.mark.parametrize("embedding", ["cat", "four"])
+def test_an_embedding_draws_as_before(run, models, places, both, untouched, embedding):
+    file = f"{embedding}.safetensors"
+    memory, text = run("ImportConcept", **models, embedding=file, memory=both, **WORDS)
     assert memory.names() == [*both.names(), "my cat"] and "`<my-cat>` (my cat) draws what" in text
     clip = run("ApplyPersonalizedUNet", **models, memory=memory)[1]
     stock = models["clip"].clone()
     stock.tokenizer.clip_l.embedding_directory = [str(places / "embeddings")]
     with torch.inference_mode():
         ours = clip.encode_from_tokens(clip.tokenize("a photo of <my-cat>"))
-        theirs = stock.encode_from_tokens(stock.tokenize("a photo of embedding:cat"))
+        theirs = stock.encode_from_tokens(stock.tokenize(f"a photo of embedding:{embedding}"))
     torch.testing.assert_close(ours, theirs)
     for name, change in memory.changes().items():
         assert torch.equal(change, both.changes()[name])
@@ -82,8 +85,11 @@ def test_weights_are_laid_on_what_was_learned_before(
     assert all(torch.equal(change, before[name]) for name, change in rest.changes().items())
 
 
-def test_a_file_keeps_it_and_later_concepts_are_learned_on_top(run, models, places, host_base, train, dog):
-    memory = run("ImportConcept", **models, embedding="cat.safetensors", **WORDS)[0]
+@pytest.mark.parametrize("embedding", ["cat.safetensors", "four.safetensors"])
+def test_a_file_keeps_it_and_later_concepts_are_learned_on_top(
+    run, models, places, host_base, train, dog, embedding
+):
+    memory = run("ImportConcept", **models, embedding=embedding, **WORDS)[0]
     run("SaveConceptMemory", memory=memory, filename="with_cat", overwrite=True)
     again = run("LoadConceptMemory", file="with_cat.safetensors")[0]
     assert again.digest() == memory.digest()
@@ -101,7 +107,7 @@ def test_a_file_keeps_it_and_later_concepts_are_learned_on_top(run, models, plac
 @pytest.mark.parametrize(
     ("embedding", "more", "told"),
     [
-        ("four.safetensors", {}, "stands for 4 vectors.*embedding:NAME"),
+        ("full.safetensors", {}, "too little room.* at most 75 fit.*embedding:NAME"),
         ("xl.safetensors", {}, "1280.*768 wide"),
         ("old.pt", {}, "no safetensors file 'old.pt'"),
         ("../cat.safetensors", {}, r"\.\./cat"),

@@ -20,7 +20,7 @@ def test_weights_are_cast_once_and_come_back(backend_module: ModuleType, random_
     before = weights_of(model, clip)
     assert {p.dtype for name, p in before.items() if name.startswith("text")} >= {torch.float16}
     with backend_module.training_mode():
-        backend = backend_module.HostBackend(model, clip, "<x>", {"clip_l": torch.zeros(768)}, {})
+        backend = backend_module.HostBackend(model, clip, "<x>", {"clip_l": torch.zeros(1, 768)}, {})
         with backend.weights_patched({}):
             during = weights_of(model, clip)
             compute = backend.model.get_model_object("manual_cast_dtype") or backend.model.model_dtype()
@@ -42,7 +42,7 @@ def test_what_comes_out_is_what_the_host_would_compute(
     noised = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([500])
     with backend_module.training_mode(), torch.no_grad():
-        vectors = {"clip_l": torch.zeros(768)}
+        vectors = {"clip_l": torch.zeros(1, 768)}
         backend = backend_module.HostBackend(random_model.model, random_model.clip, "<x>", vectors, {})
         with backend.weights_patched({}):
             text = backend.encode([PROMPT], None)

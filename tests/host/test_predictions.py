@@ -29,7 +29,7 @@ def test_the_prediction_is_the_networks_output(modules, random_model, float32, s
     generator = torch.Generator().manual_seed(1)
     z, steps = torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([t, t])
     with backend_module.training_mode(), torch.no_grad():
-        vectors = {"clip_l": torch.zeros(768)}
+        vectors = {"clip_l": torch.zeros(1, 768)}
         backend = backend_module.HostBackend(patched, random_model.clip, "<x>", vectors, {}, float32)
         with backend.weights_patched({}):
             features = backend.encode(["a photo of a dog", "<x>"], vectors)
@@ -81,11 +81,9 @@ def test_an_fp8_base_trains(modules, comfy, small_checkpoint, random_model):
     backend_module, model_module = modules
     base = model_module.read_base(model, random_model.clip)
     layout = base.layout
-    before = {
-        n: w.clone().view(torch.uint8) for n, w in model_module.weights_of(model, layout).items()
-    }
+    before = {n: w.clone().view(torch.uint8) for n, w in model_module.weights_of(model, layout).items()}
     with backend_module.training_mode():
-        vectors = {"clip_l": torch.zeros(768)}
+        vectors = {"clip_l": torch.zeros(1, 768)}
         backend = backend_module.HostBackend(model, random_model.clip, "<x>", vectors, {})
         dense, nothing = METHODS["all K/V"], ConceptMemory(base.identity, layout)
         adaptation = dense.start(None, nothing, dense.Training(), backend.device)

@@ -16,7 +16,7 @@ def test_training_moves_only_the_memory(train, dog, dog_neurons, untouched):
     assert learned.method == "cns" and learned.change.mask == dog_neurons.prepared.mask
     assert learned.change.values.abs().max() > 0
     assert {n: len(v) for n, v in learned.losses.items()} == {"diffusion": 4, "prior": 4, "L_reg": 4}
-    assert set(learned.token_vectors) == {"clip_l"} and learned.token_vectors["clip_l"].shape == (768,)
+    assert set(learned.token_vectors) == {"clip_l"} and learned.token_vectors["clip_l"].shape == (1, 768)
     assert curve.shape[-1] == 3 and "<my-dog>" in text
 
 

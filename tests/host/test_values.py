@@ -23,8 +23,10 @@ def sound(models, random_model, dog, dog_neurons, dog_memory):
         "LoadConceptMemory": {"file": "values.safetensors"},
         "CLIPScore": {"image": picture, "prompt": "a dog", "concept": dog},
         "ForgetConcept": {**models, "memory": dog_memory, "concept": "my dog"},
+        "EraseConcept": {**models, "words": "leopard", "general_prompts": 8},
         "RefineConcept": {**models, "vae": random_model.vae, "memory": dog_memory, "concept": dog},
         "MergeMemories": {**models, "first": dog_memory, "second": dog_memory},
+        "MergeConcepts": {**models, "memory_1": dog_memory, "memory_2": dog_memory, "rule": "sum"},
         "ExportConceptMemory": {"memory": dog_memory, "filename": "values"},
         "ConceptMatrix": {**models, "vae": random_model.vae, "memory": dog_memory},
     }

@@ -4,7 +4,7 @@ concept's captions (Eq. 3-6), held to their former values by L_reg (Eq. 7).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from ...projections import ProjectionLayout
 from .adaptation import CnsAdaptation
 from .change import CnsChange
 from .prepared import SelectedNeurons
-from .scores import Evidence
+from .scores import CONTRASTIVE, Contrast, Evidence
+from .scores.contrastive import captions_without
 from .selection import select_neurons
 from .settings import CnsSelection, CnsTraining
 
@@ -31,8 +32,13 @@ class Cns:
     def prepare(self, material: Material, settings: CnsSelection) -> SelectedNeurons:
         """Select neurons by the concept's captions and the calibration prompts."""
         prompts = calibration_prompts(settings.calibration_prompts)
-        features = material.features(material.captions, prompts, settings.tokens)
-        concept, general = ([Evidence(x) for x in group] for group in features)
+        own = material.captions
+        without = captions_without(material.taught) if settings.score == CONTRASTIVE else ()
+        features = material.features((*own, *without), prompts, settings.tokens)
+        captions, general = ([Evidence(x) for x in group] for group in features)
+        concept: Sequence[Evidence | Contrast] = captions
+        if without:
+            concept = [Contrast(captions[: len(own)], captions[len(own) :])]
         return SelectedNeurons(
             select_neurons(material.weights(), material.layout, concept, general, settings)
         )

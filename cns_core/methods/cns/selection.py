@@ -2,15 +2,19 @@
 
     M_base = AND_i m_i      M_gen = AND_p m_p      M_con = M_base AND NOT M_gen
 
-where `m` holds the top k percent of each output row of the score.
+where `m` holds the top k percent of each output row of the score. M_gen may be counted instead: entries that
+a share of the prompts selects.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +22,14 @@ from torch import Tensor
 
 from ...projections import ProjectionLayout, flat_weights
 from .masks import NeuronMask
-from .scores import SCORES, Array, Evidence, Rows, Score
+from .scores import SCORES, Array, Contrast, Evidence, Rows, Score
 from .settings import BUDGET, CnsSelection
 
 # Rows looked at in each projection when a percent is sought for a budget; the rest behave alike.
 _SAMPLED_ROWS = 32
 # Of a projection, ranked at once; few enough to stay in a core's cache.
 _ROWS_AT_ONCE = 320
+_LEAST = float(np.finfo(np.float32).min)  # of scores; what lies below is never chosen
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Selection:
 def select_neurons(
     weights: Mapping[str, Tensor],
     layout: ProjectionLayout,
-    concept: Sequence[Evidence],
+    concept: Sequence[Evidence | Contrast],
     general: Sequence[Evidence],
     settings: CnsSelection,
 ) -> Selection:
@@ -50,7 +55,7 @@ def select_neurons(
 
     Args:
         weights: `name -> (out, text_dim)`.
-        concept: one piece of evidence for each caption of the concept.
+        concept: one piece of evidence for each caption of the concept, or one for all of them.
         general: one for each calibration prompt.
 
     Raises:
@@ -67,7 +72,7 @@ def select_neurons(
         for name, weight in flat_weights(weights, layout):
             for rows in _pieces(name, weight):
                 base[name].append(rank.common_top(rows, concept, percent))
-                common[name].append(rank.common_top(rows, general, percent))
+                common[name].append(rank.common_top(rows, general, percent, settings.general_share))
     base_mask, general_mask = (
         NeuronMask.from_dense(layout, {name: torch.cat(rows) for name, rows in masks.items()})
         for masks in (base, common)
@@ -85,7 +90,7 @@ def select_neurons(
 def find_percent(
     rank: Ranking,
     weights: Sequence[tuple[str, Tensor]],
-    concept: Sequence[Evidence],
+    concept: Sequence[Evidence | Contrast],
     general: Sequence[Evidence],
     settings: CnsSelection,
 ) -> float:
@@ -93,16 +98,17 @@ def find_percent(
     judged on a sample of rows.
 
     An entry is in M_con at `keep` exactly when `base_rank < keep <= general_rank`, its worst rank within the
-    row over the concept's captions and over the calibration prompts; so one pass gives the share for every
-    percent. The share rises from 0 to a peak and returns to 0 at 100 %. Raises ValueError with the peak when
-    the budget lies above it.
+    row over the concept's captions and over the calibration prompts (over the best of these, as many as make
+    it general); so one pass gives the share for every percent. The share rises from 0 to a peak and returns
+    to 0 at 100 %. Raises ValueError with the peak when the budget lies above it.
     """
     budget, width = settings.budget_percent, weights[0][1].shape[1]
     total = sum(weight.numel() for _, weight in weights)
     change = torch.zeros(width + 2, dtype=torch.float64)  # change of the count from keep-1 to keep
     for name, weight in weights:
         rows = _rows(name, weight, slice(None, None, max(1, weight.shape[0] // _SAMPLED_ROWS)))
-        base, common = rank.worst_ranks(rows, concept), rank.worst_ranks(rows, general)
+        base = rank.worst_ranks(rows, concept)
+        common = rank.worst_ranks(rows, general, settings.general_share)
         chosen = base < common
         scale = weight.shape[0] / rows.weight.shape[0]
         change += scale * torch.bincount(base[chosen] + 1, minlength=width + 2).cpu()
@@ -133,23 +139,32 @@ class Ranking:
     def __init__(self, score: Score, pool: ThreadPoolExecutor, cores: int) -> None:
         self._score, self._pool, self._cores = score, pool, cores
 
-    def common_top(self, rows: Rows, captions: Sequence[Evidence], percent: float) -> Tensor:
-        """Eq. 4 and 5: AND over captions of the entries in the top `percent` % of each row;
-        boolean `(rows, text_dim)`.
+    def common_top(
+        self, rows: Rows, captions: Sequence[Evidence | Contrast], percent: float, share: float = 1.0
+    ) -> Tensor:
+        """Eq. 4 and 5: AND over captions of the entries in the top `percent` % of each row, or of those that
+        are there for a share of the captions; boolean `(rows, text_dim)`.
         """
-        return self._over(rows, captions, lambda score: top_per_row(score, percent), lambda a, b: a & b)
+        if share == 1:
+            return self._over(rows, captions, lambda score: top_per_row(score, percent), operator.and_)
+        times = self._over(rows, captions, lambda score: 1 * top_per_row(score, percent), operator.add)
+        return times >= _how_many(share, captions)
 
-    def worst_ranks(self, rows: Rows, captions: Sequence[Evidence]) -> Tensor:
-        """For each entry the worst (largest) rank, 0 = most important in its row, over the captions; int64
-        `(rows, text_dim)`.
+    def worst_ranks(self, rows: Rows, captions: Sequence[Evidence | Contrast], share: float = 1.0) -> Tensor:
+        """For each entry the worst (largest) rank, 0 = most important in its row, over the captions, or over
+        the share of them in which it is best; int64 `(rows, text_dim)`.
         """
-        larger = torch.maximum if rows.weight.device.type != "cpu" else np.maximum
-        return self._over(rows, captions, ranks, larger)
+        on_cpu = rows.weight.device.type == "cpu"
+        if share == 1:
+            return self._over(rows, captions, ranks, np.maximum if on_cpu else torch.maximum)
+        joined = np.concatenate if on_cpu else torch.cat
+        each = self._over(rows, captions, lambda score: ranks(score)[None], lambda a, b: joined([a, b]))
+        return each.kthvalue(_how_many(share, captions), dim=0).values
 
     def _over(
         self,
         rows: Rows,
-        captions: Sequence[Evidence],
+        captions: Sequence[Evidence | Contrast],
         sort: Callable[[Array], Array],
         join: Callable[[Array, Array], Array],
     ) -> Tensor:
@@ -157,13 +172,13 @@ class Ranking:
         if not captions:
             raise ValueError("Selection needs at least one caption.")
 
-        def of(some: Sequence[Evidence]) -> Array:
+        def of(some: Sequence[Evidence | Contrast]) -> Array:
             return reduce(join, (sort(self._score(rows, caption)) for caption in some))
 
         if rows.weight.device.type != "cpu":
             found: Tensor = of(captions)
             return found
-        _ = rows.magnitude, [caption.feature_norms for caption in captions]  # by PyTorch, so not in the pool
+        _ = rows.magnitude  # by PyTorch, so not in the pool
         shares = filter(None, (captions[core :: self._cores] for core in range(self._cores)))
         return torch.from_numpy(reduce(join, self._pool.map(of, shares)))
 
@@ -174,24 +189,37 @@ def entries_to_keep(width: int, percent: float) -> int:
 
 
 def top_per_row(score: Array, percent: float) -> Array:
-    """The `percent` % largest entries of each row, boolean `(rows, text_dim)`; ties with the last are in."""
+    """The `percent` % largest entries of each row, boolean `(rows, text_dim)`; ties with the last are in,
+    minus infinity is not.
+    """
     keep = entries_to_keep(score.shape[1], percent)
     if isinstance(score, Tensor):
-        return score >= torch.topk(score, keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+        last = torch.topk(score, keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+        return score >= last.clamp(min=_LEAST)
     place = score.shape[1] - keep
-    return score >= np.partition(score, place, axis=1)[:, place : place + 1]
+    return score >= np.partition(score, place, axis=1)[:, place : place + 1].clip(min=_LEAST)
 
 
 def ranks(score: Array) -> Array:
-    """The rank of each entry within its row, 0 = largest, int64 `(rows, text_dim)`."""
+    """The rank of each entry within its row, 0 = largest, int64 `(rows, text_dim)`; that of minus infinity is
+    text_dim.
+    """
+    found: Array
     if isinstance(score, Tensor):
         order = torch.argsort(score, dim=1, descending=True, stable=True)
         places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-        return torch.empty_like(order).scatter_(1, order, places)
-    sorted_ = np.argsort(-score, axis=1)
-    found = np.empty_like(sorted_)
-    np.put_along_axis(found, sorted_, np.arange(sorted_.shape[1])[None], axis=1)
+        found = torch.empty_like(order).scatter_(1, order, places)
+    else:
+        sorted_ = np.argsort(-score, axis=1)
+        found = np.empty_like(sorted_)
+        np.put_along_axis(found, sorted_, np.arange(sorted_.shape[1])[None], axis=1)
+    found[score < _LEAST] = score.shape[1]
     return found
+
+
+def _how_many(share: float, captions: Sequence[Any]) -> int:
+    """The least number of captions that is such a share of them."""
+    return max(1, math.ceil(round(share * len(captions), 9)))  # .7 of 10 are 7
 
 
 def _pieces(name: str, weight: Tensor) -> Iterator[Rows]:

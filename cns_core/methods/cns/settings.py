@@ -46,7 +46,20 @@ class CnsSelection:
         rare=True,
     )
     score: str = choice(
-        next(iter(SCORES)), tuple(SCORES), "What makes an entry important for a caption.", rare=True
+        next(iter(SCORES)),
+        tuple(SCORES),
+        "What makes an entry important for a caption. contrastive: for the concept, and not for the rest of "
+        "its captions.",
+        rare=True,
+    )
+    general_share: float = number(
+        1.0,
+        0.01,
+        1,
+        "General neurons are those that at least this share of the general prompts selects. Paper: all of "
+        "them; that of the contrastive score: 0.6.",
+        step=0.05,
+        rare=True,
     )
 
     def __post_init__(self) -> None:

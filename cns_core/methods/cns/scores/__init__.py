@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from .score import Array, Evidence, Rows, Score
+from .contrastive import contrastive
+from .score import Array, Contrast, Evidence, Rows, Score
 from .wanda import wanda
 
-SCORES: dict[str, Score] = {"magnitude x feature norm": wanda}
+CONTRASTIVE = "contrastive"
+SCORES: dict[str, Score] = {"magnitude x feature norm": wanda, CONTRASTIVE: contrastive}
 
-__all__ = ["SCORES", "Array", "Evidence", "Rows", "Score"]
+__all__ = ["CONTRASTIVE", "SCORES", "Array", "Contrast", "Evidence", "Rows", "Score"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -26,27 +27,46 @@ class Rows:
         """`|W|`, `(rows, text_dim)`."""
         return as_array(self.weight.abs())
 
+    @property
+    def array(self) -> Array:
+        """`W`, `(rows, text_dim)`."""
+        return as_array(self.weight)
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What is known of one caption, for scores to read what they need.
 
     features: of the tokens that count, `(tokens, text_dim)` float32.
+    feature_norms: `||X[:,j]||_2` of each input feature over the tokens, `(text_dim,)`.
     """
 
     features: Tensor
+    feature_norms: Array = field(init=False)
 
-    @cached_property
-    def feature_norms(self) -> Array:
-        """`||X[:,j]||_2` of each input feature over the tokens, `(text_dim,)`."""
-        return as_array(self.features.norm(dim=0))
+    def __post_init__(self) -> None:
+        # At once: where it is asked for, PyTorch would get in the way (see `selection.Ranking`).
+        object.__setattr__(self, "feature_norms", as_array(self.features.norm(dim=0)))
+
+    @property
+    def array(self) -> Array:
+        """X, `(tokens, text_dim)`."""
+        return as_array(self.features)
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """What is known of a concept as a whole: of its captions, and of the same without it."""
+
+    concept: Sequence[Evidence]
+    without: Sequence[Evidence]
 
 
 class Score(Protocol):
-    """A function of some rows and one caption."""
+    """A function of some rows and one caption, or a whole concept where the score contrasts it."""
 
-    def __call__(self, rows: Rows, evidence: Evidence) -> Array:
-        """`(rows, text_dim)` float32; the larger, the more important."""
+    def __call__(self, rows: Rows, evidence: Any) -> Array:
+        """`(rows, text_dim)` float32; the larger, the more important. Minus infinity is never chosen."""
         ...
 
 

@@ -1,0 +1,140 @@
+"""EraseConcept in the host: what has to stay is measured with the user's own CLIP; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+
+import comfy.model_management as management
+import torch
+from torch import Tensor
+
+from ..concept import ERASURE, check_free
+from ..erasures.pairs import paired
+from ..erasures.uce import Uce, UceSettings, erased, feature_map
+from ..erasures.wording import ToErase, lines_of, named
+from ..general_prompts import general_prompts
+from ..interference import GENERAL, interference
+from ..memory import ConceptMemory, LearnedConcept
+from ..protected import ALL_TOKENS, AUTOMATIC_ON_CPU, AUTOMATIC_ON_GPU
+from .model import BaseModel, check_trainable, read_base
+from .prompt_reader import PromptReader
+from .text import check_length, fault_of_word, with_tokens
+from .types import Clip, Model, OnProgress
+
+_KEPT = "what you keep"
+_INSTEAD = "the words to fall back on"
+
+
+@dataclass(frozen=True, eq=False)
+class Erased:
+    """The new memory, and lines for the user."""
+
+    memory: ConceptMemory
+    lines: list[str]
+
+
+def erase(
+    model: Model,
+    clip: Clip,
+    memory: ConceptMemory | None,
+    what: ToErase,
+    settings: UceSettings,
+    on_progress: OnProgress,
+) -> Erased:
+    """Lead words elsewhere, and keep everything else, the concepts of a memory among it. MODEL and CLIP stay
+    as they are.
+
+    Raises:
+        ValueError: words, memory and model do not fit each other; before any long work.
+    """
+    base = read_base(model, clip)
+    earlier = memory or ConceptMemory(base.identity, base.layout)
+    _check(model, clip, base, earlier, what, lines_of(settings.keep))
+    reader = PromptReader(clip, earlier.token_vectors(), base.layout.shapes[0][1], on_progress)
+    pairs = paired(what, reader.read)
+    moments = _moments(reader, earlier, what, settings)
+    first, second = feature_map(pairs, torch.stack([*moments.values()]).sum(dim=0), settings)
+    weights = _weights(base, earlier)
+    change = erased(base.layout, weights, first, second)
+    concept = LearnedConcept(
+        name=what.name,
+        token="",
+        class_word="",
+        kind=ERASURE,
+        captions=what.captions(),
+        method=Uce.name,
+        change=change,
+        token_vectors={},
+        settings={"erase": {"words": list(what.words), "instead": list(what.instead), **asdict(settings)}},
+        losses={},
+        learned_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    after = earlier.with_learned(concept)
+    gram = sum((w.T @ w for w in weights.values()), start=torch.zeros_like(moments[GENERAL]))
+    way = pairs.way(first, second, gram)
+    lines = [
+        f"keys and values of {', '.join(what.words)} went {way:.1%} of the way to those of "
+        + (", ".join(dict.fromkeys(filter(None, what.instead))) or "the same prompts without them"),
+        *interference(after, [concept.handle], moments, gram).told([concept.handle], list(moments)),
+        *reader.notes,
+    ]
+    return Erased(after, lines)
+
+
+def _check(
+    model: Model,
+    clip: Clip,
+    base: BaseModel,
+    earlier: ConceptMemory,
+    what: ToErase,
+    keep: tuple[str, ...],
+) -> None:
+    check_trainable(model, clip)
+    earlier.check_base(base.identity)
+    earlier.check_fits(base.layout, base.unet, base.token_widths)
+    check_free(what.name, what.name, [(c.name, c.handle) for c in earlier.concepts])
+    for word in filter(None, (*what.words, *what.instead)):
+        if (fault := fault_of_word(clip, word)) is not None:
+            raise ValueError(f"{word!r} {fault}. Write the plain word for what is meant, such as 'leopard'.")
+    tokens = earlier.token_vectors()
+    longest = [prompt for word in (*what.words, *what.instead, *keep) for prompt in named(word)]
+    check_length(with_tokens(clip, tokens) if tokens else clip, longest)
+
+
+def _moments(
+    reader: PromptReader, earlier: ConceptMemory, what: ToErase, settings: UceSettings
+) -> dict[str, Tensor]:
+    """Second moments `(d, d)` of all that stays, by group: of all general prompts, of each word and of each
+    concept a mean over its prompts.
+    """
+    on_cpu = management.get_torch_device().type == "cpu"
+    count = settings.general_prompts or (AUTOMATIC_ON_CPU if on_cpu else AUTOMATIC_ON_GPU)
+    keep = lines_of(settings.keep)
+    instead = tuple(word for word in dict.fromkeys(what.instead) if word)
+    taught = earlier.taught()
+    groups = [
+        what.spare(general_prompts(count)),
+        *(named(word) for word in (*keep, *instead)),
+        *(what.spare(concept.class_captions()) for concept in taught),
+        *(what.spare(concept.captions) for concept in taught),
+    ]
+    general, *others = reader.second_moments(groups, ALL_TOKENS, lasting=1)
+    found, rest = {GENERAL: general}, iter(others)
+    for name, words in ((_KEPT, keep), (_INSTEAD, instead)):
+        if words:
+            found[name] = sum((next(rest) for _ in words), start=torch.zeros_like(general))
+    of_class = [next(rest) for _ in taught]
+    for concept, class_word, own in zip(taught, of_class, rest, strict=True):
+        found[concept.token] = own + class_word
+    return found
+
+
+def _weights(base: BaseModel, earlier: ConceptMemory) -> Mapping[str, Tensor]:
+    """Every projection as it is with all that was learned before, float64 on the CPU."""
+    found = {name: weight.to("cpu", torch.float64) for name, weight in base.weights.items()}
+    if not len(earlier):
+        return found
+    laid = earlier.laid()
+    return {name: weight + laid[name].in_full() for name, weight in found.items()}
