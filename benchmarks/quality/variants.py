@@ -63,4 +63,5 @@ _WITHOUT_L_REG = {"keep_earlier": 0.0, "keep_base": 0.0}
 VARIANTS: dict[str, Variant] = {
     **{name: Variant(method, ON_SMALL_BASE.get(name, {})) for name, method in METHODS.items()},
     **{f"{name} without L_reg": Variant(METHODS[name], _WITHOUT_L_REG) for name in ("cns", "random entries")},
+    "cns by contrast": Variant(METHODS["cns"], {"score": "contrastive", "general_share": 0.6}),
 }
