@@ -127,3 +127,14 @@ def test_values_must_fit_their_mask_and_be_finite():
         CnsChange(mask_of(0), torch.tensor([float("inf")]).half())
     with pytest.raises(ValueError, match="expected mask and values"):
         CnsChange.read(LAYOUT, {"mask": torch.zeros(3)})
+
+
+def test_a_concept_learned_further_goes_on_from_its_own_values():
+    class Own(Before):
+        """Nobody else's: the concept that is learned further is not among those to be kept."""
+
+        def moved(self, name):
+            return torch.zeros(LAYOUT.shape(name), dtype=torch.bool)
+
+    delta = CnsAdaptation(mask_of(1, 5), Own({5: 0.5, 7: 0.75}), CnsTraining())
+    assert delta.values.tolist() == [0, 0.5] and not len(delta.shared)

@@ -53,9 +53,9 @@ class CnsAdaptation(Switchable):
             if outside.any():
                 self._earlier[name] = outside.to(device)
         self.shared = torch.cat(shared).nonzero().reshape(-1).to(device)
-        self.values = torch.zeros(mask.count(), device=device)
-        self.start = torch.cat(start)[self.shared.cpu()].float().to(device)
-        self.values[self.shared] = self.start
+        # Also what no other concept has moved: when the concept itself is learned further, it is not 0.
+        self.values = torch.cat(start).float().to(device)
+        self.start = self.values[self.shared].clone()
         self.values.requires_grad_()
         self._parts: dict[str, Tensor] = {}
         self.before_forward()
