@@ -80,6 +80,9 @@ def models(random_model):
 @pytest.fixture
 def untouched(random_model):
     """Whatever the test does: afterwards MODEL, CLIP and VAE are bit for bit as before and carry no hooks."""
+    import comfy.model_management as management
+
+    management.unload_all_models()  # what a test before this has drawn with may still be merged into them
     parts = {
         "model": random_model.model.model,
         "clip": random_model.clip.cond_stage_model,
