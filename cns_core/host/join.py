@@ -20,7 +20,7 @@ from .prompt_reader import PromptReader
 from .text import inner_tokenizers, known_tokens, with_tokens
 from .types import Clip, Model, OnProgress
 
-_EVERYTHING = Reading(padding=True)
+_EVERYTHING = Reading()  # all that the model reads of all captions
 
 
 def join_memories(

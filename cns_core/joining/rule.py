@@ -38,8 +38,9 @@ class Reading:
         rare=True,
     )
     padding: bool = switch(
-        False,
-        "Whether the padding behind a prompt counts, which the model reads too. Papers: it does not.",
+        True,
+        "Whether the padding behind a prompt counts, which the model reads too, and most of a concept comes "
+        "through. Papers: it does not.",
         rare=True,
     )
 

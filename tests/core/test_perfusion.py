@@ -124,8 +124,11 @@ def test_captions_whose_words_do_not_add_up_are_left_out():
 
 def test_of_many_captions_some_of_all_are_looked_at():
     taught = Taught("<new>", "dog", tuple(f"{n} <new>" for n in range(40)))
-    captions = places_of(taught, Reader())[0].captions
-    assert len(captions) == 14 and captions[-1] == "39 <new>"
+    places = places_of(taught, Reader())[0]
+    assert len(places.captions) == 14 and places.captions[-1] == "39 <new>"
+    turns = [places.of_step(step).captions for step in range(14)]
+    assert turns[0] == places.captions[:4] and turns[3] == (*places.captions[12:], *places.captions[:2])
+    assert sorted(c for turn in turns for c in turn) == sorted(places.captions * 4)
 
 
 # --- learning

@@ -23,7 +23,7 @@ class PerfusionAdaptation(Switchable):
         of values  W_{t-1} (i_0 - i*) + answers            o* = W_{t-1} i_0 + answers: learned
 
     with c* the class word's features where the token stands, i* the token's, smoothed over the steps, and i_0
-    those of the first step, all of them means over captions.
+    those at the start, all of them means over captions.
 
     Attributes:
         answers: float32, of the rows of all values beneath each other.
@@ -99,12 +99,12 @@ class PerfusionAdaptation(Switchable):
         if self._places is None or self._class is None:
             self._places, of_class = places_of(self._taught, probe)
             self._class = of_class.reading(probe)
-        now = self._places.reading(probe)
         if self.target is None:
-            self._before = self._first = now
+            self._before = self._first = self._places.reading(probe)
         elif step != self._step:
             self._before = self.target
         self._step = step
+        now = self._places.of_step(step).reading(probe)
         self._aim(torch.lerp(now, self._before, self.settings.smoothing))
 
     def _aim(self, target: Tensor) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...method import Probe, Taught
 
-_MOST = 16  # captions, spread over all of them: the paper looks at those of a batch of four
+_MOST = 16  # captions, spread over all of them
+_AT_A_STEP = 4  # of these, in turns; the paper looks at those of its batch, which is as large
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,12 @@ class Places:
         features = probe.features(self.captions).cross.to("cpu", torch.float64)
         weights = self.marks / self.marks.sum(dim=1, keepdim=True)
         return torch.einsum("ntd,nt->d", features, weights.double()) / len(features)
+
+    def of_step(self, step: int) -> Places:
+        """The captions whose turn it is."""
+        count = len(self.captions)
+        turn = [(step * _AT_A_STEP + n) % count for n in range(min(_AT_A_STEP, count))]
+        return Places(tuple(self.captions[n] for n in turn), self.marks[turn])
 
 
 def places_of(taught: Taught, probe: Probe) -> tuple[Places, Places]:
