@@ -270,7 +270,7 @@ def _build(pictures: Iterable[_Loaded], bucketing: Bucketing) -> tuple[tuple[Tra
     heads = (
         ("Smaller than the training size, so enlarged and soft", enlarged),
         ("Cropped to the centre", cropped),
-        ("Has a mask, which masked_loss learns by; transparent parts are white", masked),
+        ("Has a mask, which masked loss learns by; transparent parts are white", masked),
     )
     notes = [f"{head}: {some_of(names)}." for head, names in heads if names]
     if bucketing.flip:

@@ -41,12 +41,12 @@ def told_masks(images: Sequence[TrainingImage]) -> str:
     """A line about how much of the pictures masks keep."""
     shares = [float(image.mask.mean()) for image in images if image.mask is not None]
     if not shares:
-        return "No masks: masked_loss would learn from whole pictures"
+        return "No masks: masked loss would learn from whole pictures"
     low, high = min(shares), max(shares)
     some = f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
     whole = len(images) - len(shares)
     return f"Masks keep {some} of {_pictures(len(shares))}" + (
-        f"; of {_pictures(whole)} without one masked_loss learns from all" if whole else ""
+        f"; of {_pictures(whole)} without one masked loss learns from all" if whole else ""
     )
 
 

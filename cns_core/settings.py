@@ -15,6 +15,17 @@ from .tokens import MAX_LEARNED
 LR_SCHEDULES = ("constant", "cosine")
 
 _DESCRIBED = "setting"
+_WORDS = {
+    "lr": "learning rate",
+    "gb": "gigabytes",
+    "i": "I",
+    "t": "T",
+    "clip": "CLIP",
+    "vae": "VAE",
+    "snr": "SNR",
+    "cfg": "CFG",
+    "csv": "CSV",
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,11 @@ def from_kept(settings: type[Any], kept: Any) -> Any:
     return settings(**chosen)
 
 
+def clear_name(name: str) -> str:
+    """What people read in place of an input's id: `token_lr` is the token learning rate."""
+    return " ".join(_WORDS.get(word, word) for word in name.split("_"))
+
+
 def check(settings: Any) -> None:
     """ValueError, with the value and what it may be, unless every setting lies within its field."""
     for name, (_, what) in described(type(settings)).items():
@@ -124,7 +140,7 @@ class TrainSettings:
         "Keeps the class as it was. "
         "image-free: the untouched model's own prediction is the target (no images needed); "
         "drawn class images: by the base model, drawn once and kept; "
-        "given class images: connect class_images; none.",
+        "given class images: connect some; none.",
     )
     prior_weight: float = number(1.0, 0, 100, "Weight of the prior's loss.", step=0.1)
     class_image_count: int = whole(200, 1, 10_000, "For 'drawn class images': how many.", rare=True)
@@ -146,7 +162,9 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check(self)
         if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}, but there are {self.steps} steps.")
+            raise ValueError(
+                f"There are {self.warmup_steps} warmup steps, but {self.steps} steps in all. Lower them."
+            )
 
     def chosen_prior(self) -> Prior:
         """The prior that takes part: none at all where its weight is 0."""

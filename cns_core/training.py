@@ -20,7 +20,7 @@ from .method import TOKEN, Adaptation, ParameterGroup
 from .objective import prediction_error, total_loss
 from .priors import ClassLatents, NoisedBatch, PriorBatch
 from .schedule import NoiseLevels, learning_rate_factor
-from .settings import TrainSettings
+from .settings import TrainSettings, clear_name
 from .text_features import TextFeatures
 from .tokens import TokenVectors
 
@@ -336,7 +336,7 @@ class ConceptTrainer:
         failed = self.step + 1
         self._restore(self._last_good)
         self._step_start = self.generator.get_state()
-        rates = " or ".join(f"{g.setting} (now {g.rate:g})" for g in self.groups if g.rate)
+        rates = " or ".join(f"the {clear_name(g.setting)} (now {g.rate:g})" for g in self.groups if g.rate)
         raise TrainingDivergedError(
             f"The loss became {loss} at step {failed} of {self.settings.steps}; the concept was put back to "
             f"where it stood after step {self.step}, which was good. Lower {rates}, e.g. to a third, or use "
@@ -347,7 +347,7 @@ class ConceptTrainer:
 def check_rates(groups: Sequence[ParameterGroup]) -> None:
     """ValueError when nothing would be learned."""
     if not any(group.rate for group in groups):
-        settings = " or ".join(group.setting for group in groups)
+        settings = " or ".join(f"the {clear_name(group.setting)}" for group in groups)
         raise ValueError(f"Every learning rate is 0, so nothing would be learned; set {settings} above 0.")
 
 

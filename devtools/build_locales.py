@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cns_core.settings import clear_name
+
 from .api_client import ApiClient
 from .host_process import HostProcess
 from .node_schema import ObjectInfo
@@ -20,22 +22,6 @@ from .paths import ROOT
 LOCALES = ROOT / "locales"
 CATEGORY = "CNS"
 _SPECIAL = re.compile(r"[{}@|]")
-_WORDS = {
-    "lr": "learning rate",
-    "gb": "gigabytes",
-    "i": "I",
-    "t": "T",
-    "clip": "CLIP",
-    "vae": "VAE",
-    "snr": "SNR",
-    "cfg": "CFG",
-    "csv": "CSV",
-}
-
-
-def clear_name(name: str) -> str:
-    """What people read in place of an input's id: `token_lr` is the token learning rate."""
-    return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 
 
 def as_message(text: str) -> str:

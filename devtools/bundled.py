@@ -20,6 +20,7 @@ from .workflow_parts import (
 )
 
 PHOTO_CLIP = "openai/clip-vit-base-patch32"  # the workflows are for checkpoints that draw photos
+PREVIEW = "a photo of {} on a beach"  # of the concept that is being learned
 PANDA_PROMPT = "a photo of <my-panda> in the snow"
 TEAPOT_PROMPT = "a photo of <my-teapot> in a meadow"
 HALVES = ("a photo of <my-panda> in a meadow", TEAPOT_PROMPT)  # left and right
@@ -41,7 +42,7 @@ def learn_concept() -> Graph:
     """One concept from a folder of pictures: select, train, save, draw and score."""
     base = checkpoint()
     concept = concept_images("my-panda", "bear", "panda")
-    neurons, train = select_and_train(base, concept, "a photo of <my-panda> on a beach")
+    neurons, train = select_and_train(base, concept, PREVIEW)
     save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.FIRST_FILE})
     apply = apply_memory(base, train["memory"])
     prompt = Node("PrimitiveStringMultiline", {"value": PANDA_PROMPT}, "Prompt")
@@ -91,7 +92,7 @@ def add_concept() -> Graph:
     base = checkpoint()
     loaded = Node("LoadConceptMemory", {"file": f"{notes.FIRST_FILE}.safetensors"})
     concept = concept_images("my-teapot", "cup", "teapot")
-    neurons, train = select_and_train(base, concept, TEAPOT_PROMPT, loaded["memory"])
+    neurons, train = select_and_train(base, concept, PREVIEW, loaded["memory"])
     save = Node("SaveConceptMemory", {"memory": train["memory"], "filename": notes.SECOND_FILE})
     before = apply_memory(base, loaded["memory"], "Before: one concept")
     after = apply_memory(base, train["memory"], "After: both concepts")

@@ -28,6 +28,7 @@ MEMORY_NAME = "cns_demo"
 # The small base's own loader leaves out the text layers that it does not have.
 STOCK_LOADER, SMALL_LOADER = "CheckpointLoaderSimple", "LoadSmallBase"
 SEED = 1
+_TELL_EVERY = 10.0  # seconds
 
 # The small base, minutes on two cores: the settings of benchmarks/quality with a third more steps.
 SMALL_RESOLUTION, SMALL_GUIDANCE = 64, 3.0
@@ -97,7 +98,7 @@ class Demo:
         graph = override(graph, "LoadConceptMemory", file=f"{MEMORY_NAME}.safetensors")
         train, save = find_one(graph, "ContinualTrain"), find_one(graph, "SaveConceptMemory")
         graph = add(graph, "demo_curve", "SaveImage", images=[train, 1], filename_prefix="curve")
-        return self._picture(keep_only(graph, save, "demo_curve"), "demo_curve")
+        return self._picture(keep_only(graph, save, "demo_curve"), "demo_curve", _Told(train))
 
     def draw(self, prompts: Sequence[str], with_memory: bool = True) -> list[Image.Image]:
         """One picture for each prompt, by the model with the memory file applied, or by the untouched one."""
@@ -177,9 +178,26 @@ class Demo:
             "resolution": self.resolution,
         }
 
-    def _picture(self, graph: Graph, node_id: str) -> Image.Image:
-        outputs = self.client.run(graph, timeout=24 * 3600.0)
+    def _picture(self, graph: Graph, node_id: str, on_progress: _Told | None = None) -> Image.Image:
+        outputs = self.client.run(graph, timeout=24 * 3600.0, on_progress=on_progress)
         return Image.open(io.BytesIO(self.client.view(outputs[node_id]["images"][0])))
+
+
+class _Told:
+    """Tells every few seconds how far a graph is.
+
+    training: the node whose progress is steps; that of others is of what they prepare.
+    """
+
+    def __init__(self, training: str) -> None:
+        self._training, self._last = training, time.monotonic()
+
+    def __call__(self, node: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < _TELL_EVERY or done >= total:
+            return
+        self._last = now
+        _say(f"  {'step' if node == self._training else 'preparing,'} {done} of {total}")
 
 
 def run_demo(options: DemoOptions) -> int:

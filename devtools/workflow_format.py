@@ -81,7 +81,7 @@ def editor_format(graph: Graph, info: ObjectInfo) -> dict[str, Any]:
         "links": links,
         "groups": groups,
         "config": {},
-        "extra": {"ds": {"scale": 0.6, "offset": [110, 230]}},  # clear of the sidebar and the bars
+        "extra": {"ds": {"scale": 0.6, "offset": [110, 310]}},  # clear of the sidebar and the bars
         "version": 0.4,
     }
 

@@ -12,11 +12,13 @@ LEARN = f"""# Learn one concept
    pictures of your own into a folder there. Press **R**, then choose it in *Load Concept Images*.
 2. Choose an SD 1.5 checkpoint. (SDXL: set the resolution and the empty latent to 1024.)
 
-**Then queue.** The first time for a checkpoint, general prompts are read, so that nothing that they say is
-touched. 500 steps take some minutes on a GPU. Cancel keeps what was learned: queue again to go on.
+**Then queue.** The first time for a checkpoint, a thousand general prompts or more are read, so that what
+they say is left alone: seconds on a GPU, minutes without one. 500 steps take some minutes on a GPU. Cancel
+keeps what was learned: queue again to go on.
 
-The token `<my-panda>` stands for the concept in every prompt; it is made from the *name*. The *class word* is
-the ordinary word for what it is.
+**Your own concept**: change *name*, *class word* (the ordinary word for what it is) and *folder* in *Load
+Concept Images*, the token in *Prompt*, and *filename* in *Save Concept Memory*. The token is made from the
+name: `<my-rex>` for `my-rex`.
 
 The result is saved as `models/concept_memory/{FIRST_FILE}.safetensors`. The workflow **add_concept** goes on
 from there.
@@ -37,7 +39,7 @@ of yours, and queue. That is three trainings.
 """
 
 SCORE = """The first score downloads a CLIP model of 600 MB. Without a connection select *CLIP Score* and
-press **Ctrl+B** to bypass it, or name a folder below `models/` as its *clip_model*.
+press **Ctrl+B** to bypass it, or name a folder below `models/` as its *CLIP model*.
 """
 
 ADD = f"""# Add a second concept
@@ -46,7 +48,9 @@ Goes on from **learn_concept**: loads `{FIRST_FILE}.safetensors`, learns `<my-te
 both as `{SECOND_FILE}.safetensors`.
 
 Copy the folder `teapot` from this pack's `workflows/images` into ComfyUI's `input` folder first, or choose a
-folder of yours. Use the **same checkpoint** as before.
+folder of yours. Use the **same checkpoint** as before. **Your own concept**: change its *name*, *class word*
+and *folder*, its token in the prompt of the group *New concept*, the files to load and to save, and the token
+of your first concept in the prompt that is named after it.
 
 On the right the first concept is drawn twice at the same seed, with the memory as it was and as it is now:
 the two pictures show how much of it was forgotten. The last one shows the new concept.

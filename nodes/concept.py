@@ -117,7 +117,7 @@ class LoadConceptImages(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Of these pictures, for the masked loss; mask_shows says what is white in it.",
+                    tooltip="Of these pictures, for the masked loss; mask shows says what is white in it.",
                 ),
                 io.Combo.Input(
                     "mask_shows",

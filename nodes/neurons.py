@@ -18,12 +18,13 @@ from .values import checked
 
 # What users choose from, and the method of the registry that it stands for.
 DIRECTIONS, NEURONS = "directions", "neurons"
-_METHODS = {
+OFFERED = {
     DIRECTIONS: METHODS["directions"],
     NEURONS: METHODS["cns"],
     "guarded neurons": METHODS["guarded neurons"],
 }
-_NEURONS, _DIRECTIONS = _METHODS[NEURONS].Selection, _METHODS[DIRECTIONS].Selection
+_NEURONS, _DIRECTIONS = OFFERED[NEURONS].Selection, OFFERED[DIRECTIONS].Selection
+_WAYS = {way: method.Selection for way, method in OFFERED.items()}
 
 
 class SelectConceptNeurons(io.ComfyNode):
@@ -40,24 +41,24 @@ class SelectConceptNeurons(io.ComfyNode):
                 io.Model.Input("model", tooltip="The checkpoint's MODEL, without a memory applied."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 ConceptSocket.Input("concept", tooltip="From Load Concept Images."),
-                *sockets_of(_NEURONS, names, prefix="For neurons. "),
+                *sockets_of(_NEURONS, names, prefix="For neurons. ", ways=_WAYS),
                 MemorySocket.Input(
                     "memory",
                     optional=True,
                     tooltip="What was learned before: directions leave it alone, and the picture shows how "
                     "far it would be touched. The same memory as Continual Train's.",
                 ),
-                *sockets_of(_NEURONS, ["score"], prefix="For neurons. ", optional=True),
+                *sockets_of(_NEURONS, ["score"], prefix="For neurons. ", optional=True, ways=_WAYS),
                 io.Combo.Input(
                     "what_may_move",
-                    options=list(_METHODS),
+                    options=list(OFFERED),
                     default=DIRECTIONS,
                     optional=True,
                     tooltip="directions: few directions of the text features in which only this concept "
                     "speaks, so that nothing else changes. neurons: the paper's, few entries of K/V. "
                     "guarded neurons: these, held still where something else would hear them.",
                 ),
-                *sockets_of(_DIRECTIONS, [f.name for f in fields(_DIRECTIONS)], optional=True),
+                *sockets_of(_DIRECTIONS, [f.name for f in fields(_DIRECTIONS)], optional=True, ways=_WAYS),
             ],
             outputs=[
                 NeuronsSocket.Output("neurons", display_name="neurons"),
@@ -77,7 +78,7 @@ class SelectConceptNeurons(io.ComfyNode):
         what_may_move: str = NEURONS,  # of graphs from before there was a choice
         **settings: Any,
     ) -> io.NodeOutput:
-        method = _METHODS[what_may_move]
+        method = OFFERED[what_may_move]
         with Progress(1) as progress:
             chosen = chosen_of(method.Selection, settings)
             plan = prepare(model, clip, concept, memory, method, chosen, progress.phase)

@@ -63,7 +63,7 @@ class RefineConcept(io.ComfyNode):
                     "preview_prompt",
                     default="",
                     multiline=True,
-                    tooltip="Drawn while training, to watch it learn. May use the token.",
+                    tooltip="Drawn while training, to watch it learn. {} stands for the token.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -104,7 +104,7 @@ class RefineConcept(io.ComfyNode):
         **settings: Any,
     ) -> io.NodeOutput:
         graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
-        queue.check_saved(graph, str(getattr(cls.hidden, "unique_id", "")))
+        queue.check_what_follows(graph, str(getattr(cls.hidden, "unique_id", "")))
         further = Further(
             steps, seed, rate, Preview(preview_prompt.strip(), preview_every), chosen_of(Limits, settings)
         )

@@ -31,14 +31,25 @@ def advanced(socket: Any) -> Any:
 
 
 def sockets_of(
-    settings: type[Any], names: Sequence[str], *, prefix: str = "", optional: bool = False
+    settings: type[Any],
+    names: Sequence[str],
+    *,
+    prefix: str = "",
+    optional: bool = False,
+    ways: Mapping[str, type[Any]] | None = None,
 ) -> list[Any]:
     """Inputs for some settings of a class, in the order of `names`.
 
-    prefix: of the tooltips; optional: saved graphs need not have them.
+    prefix: of the tooltips; optional: saved graphs need not have them; ways: the settings of each way to
+    learn, for the page, which switches off what another way has than the chosen one.
     """
     known = described(settings)
-    return [_socket(name, *known[name], prefix, optional) for name in names]
+    sockets = [_socket(name, *known[name], prefix, optional) for name in names]
+    for name, socket in zip(names, sockets, strict=True):
+        if ways is not None:
+            found = [way for way, its in ways.items() if name in described(its)]
+            socket.extra_dict = {**(socket.extra_dict or {}), "for": found}
+    return sockets
 
 
 def chosen_of(settings: type[Any], values: Mapping[str, Any]) -> Any:

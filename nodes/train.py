@@ -19,10 +19,12 @@ from ..cns_core.method import Plan
 from ..cns_core.methods import METHODS
 from ..cns_core.priors import PRIORS
 from ..cns_core.settings import TrainSettings, described
+from .neurons import OFFERED
 from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, chosen_of, schema, sockets_of
 from .values import checked
 
 _NEURONS, _DIRECTIONS = METHODS["cns"].Training, METHODS["directions"].Training
+_WAYS = {way: method.Training for way, method in OFFERED.items()}
 _AUTOMATIC = "automatic"
 
 
@@ -51,7 +53,7 @@ class ContinualTrain(io.ComfyNode):
                     "neurons", tooltip="From Select Concept Neurons or Choose Method, for this concept."
                 ),
                 *sockets_of(TrainSettings, ["steps"]),
-                *sockets_of(_NEURONS, ["neuron_lr"], prefix="For neurons. "),
+                *sockets_of(_NEURONS, ["neuron_lr"], prefix="For neurons. ", ways=_WAYS),
                 *sockets_of(TrainSettings, ["token_lr", "batch_size", "seed"]),
                 io.Combo.Input(
                     "prior",
@@ -65,7 +67,7 @@ class ContinualTrain(io.ComfyNode):
                     "preview_prompt",
                     default="",
                     multiline=True,
-                    tooltip="Drawn while training, to watch it learn. May use the new token.",
+                    tooltip="Drawn while training, to watch it learn. {} stands for the new token.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -74,7 +76,7 @@ class ContinualTrain(io.ComfyNode):
                     max=100_000,
                     tooltip="Steps between previews; 0 draws none.",
                 ),
-                *sockets_of(_NEURONS, ["keep_earlier", "keep_base"], prefix="For neurons. "),
+                *sockets_of(_NEURONS, ["keep_earlier", "keep_base"], prefix="For neurons. ", ways=_WAYS),
                 *sockets_of(TrainSettings, [*rare, "class_image_count"]),
                 MemorySocket.Input(
                     "memory", optional=True, tooltip="What was learned before. Unplugged: start a new memory."
@@ -89,6 +91,7 @@ class ContinualTrain(io.ComfyNode):
                     ["least_gain", "direction_lr", *rare_of_directions],
                     prefix="For directions. ",
                     optional=True,
+                    ways=_WAYS,
                 ),
                 *sockets_of(Limits, ["keep_gb", "keep_days"], optional=True),
                 *sockets_of(TrainSettings, ["vectors"], optional=True),
@@ -116,7 +119,7 @@ class ContinualTrain(io.ComfyNode):
         **settings: Any,
     ) -> io.NodeOutput:
         graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
-        queue.check_saved(graph, str(getattr(cls.hidden, "unique_id", "")))
+        queue.check_what_follows(graph, str(getattr(cls.hidden, "unique_id", "")))
         if settings["prior"] == _AUTOMATIC:
             settings["prior"] = "given class images" if class_images else neurons.method.prior
         lesson = Lesson(

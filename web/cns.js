@@ -7,7 +7,9 @@ import { trackFields } from "./fields.js";
 import { addLibrary } from "./library.js";
 import { addLiveWidget, catchUp, watch } from "./live.js";
 import { showOwnSettings } from "./method.js";
+import { showNotices } from "./notices.js";
 import { addStyle } from "./page.js";
+import { markAll, markRelevant } from "./relevant.js";
 import { readTexts } from "./texts.js";
 
 app.registerExtension({
@@ -22,6 +24,7 @@ app.registerExtension({
         trackFields();
         addCompletion();
         addLibrary();
+        showNotices();
         await watch();
     },
 
@@ -30,10 +33,12 @@ app.registerExtension({
         addLiveWidget(node);
         showAllDigits(node);
         showOwnSettings(node);
+        markRelevant(node);
     },
 
     /** A graph was opened: perhaps it is the one that runs. */
     afterConfigureGraph() {
+        markAll(app.rootGraph ?? app.graph);
         return catchUp();
     },
 });

@@ -39,6 +39,7 @@ const HEIGHT = 300;
  * @property {HTMLElement} own the concept's own pictures
  * @property {HTMLElement} drawn
  * @property {Run | null} run
+ * @property {boolean} queued whether a run that is still to come waits in the host's queue
  */
 
 /** @type {WeakMap<object, Panel>} by node */
@@ -47,6 +48,9 @@ const panels = new WeakMap();
 const runs = new Map();
 /** @type {Map<string, Promise<string | undefined>>} the id of the workflow that was queued, by prompt */
 const workflows = new Map();
+/** @type {Set<Panel>} */
+let waiting = new Set();
+let looks = 0;
 
 /**
  * Give a node that learns its widget. It shows one line until the node runs.
@@ -67,7 +71,35 @@ export function addLiveWidget(node) {
 export function watch() {
     api.addEventListener("cns.progress", (/** @type {CustomEvent<Run>} */ event) => heard(event.detail));
     api.addEventListener("reconnected", catchUp);
+    api.addEventListener("status", seeQueue); // comes whenever something is queued, or done
     return catchUp();
+}
+
+/** Tell which nodes of the open workflow will learn when it is their turn. */
+async function seeQueue() {
+    const look = ++looks;
+    /** @type {Set<Panel>} */
+    const found = new Set();
+    try {
+        const { queue_running: running, queue_pending: pending } = await ask("/queue");
+        for (const [, prompt, graph, more] of [...running, ...pending]) {
+            const workflow = more?.extra_pnginfo?.workflow?.id;
+            if (workflow && workflow !== (app.rootGraph ?? app.graph).id) continue;
+            for (const [id, { class_type: kind }] of Object.entries(graph)) {
+                if (!LEARNING.includes(kind) || runs.get(id)?.prompt_id === prompt) continue;
+                const panel = panels.get(nodeOf(id));
+                if (panel && !isRunning(panel.run)) found.add(panel);
+            }
+        }
+    } catch (error) {
+        console.warn("CNS: the queue could not be asked for what waits.", error);
+    }
+    if (look !== looks) return; // another look was newer
+    for (const panel of new Set([...waiting, ...found])) {
+        panel.queued = found.has(panel);
+        panel.words.textContent = words(panel);
+    }
+    waiting = found;
 }
 
 /** Show what runs now; for a graph that has just been opened, too. */
@@ -146,12 +178,13 @@ function newPanel() {
         root,
         stop,
         token: element("b"),
-        words: element("div", { class: "cns-words" }, say("waiting")),
+        words: element("div", { class: "cns-words" }, say("idle")),
         bar: element("div"),
         curves: element("div", { class: "cns-curves" }),
         own: element("div", { class: "cns-own" }),
         drawn: element("div", { class: "cns-preview" }),
         run: null,
+        queued: false,
     };
     stop.title = say("stop_hint");
     stop.addEventListener("click", (event) => {
@@ -181,11 +214,12 @@ function newPanel() {
 function show(node, panel, run) {
     const was = panel.run;
     panel.run = run;
+    panel.queued = false;
     panel.root.dataset.status = run.status;
     panel.token.textContent = run.token;
     panel.token.title = run.name;
-    panel.words.textContent = words(run);
-    panel.stop.hidden = run.status !== "preparing" && run.status !== "learning";
+    panel.words.textContent = words(panel);
+    panel.stop.hidden = !isRunning(run);
     panel.stop.disabled = Boolean(run.stopping);
     panel.bar.style.width = `${run.steps ? (100 * run.step) / run.steps : 0}%`;
     panel.curves.replaceChildren(...curvePicture(run.losses, run.steps).childNodes);
@@ -198,21 +232,28 @@ function show(node, panel, run) {
     node.setDirtyCanvas?.(true, false);
 }
 
+/** @param {Run | null} run */
+function isRunning(run) {
+    return run?.status === "preparing" || run?.status === "learning";
+}
+
 /** @param {string} source */
 function picture(source) {
     return element("img", { src: source, alt: "", draggable: "false" });
 }
 
-/** @param {Run} run */
-function words(run) {
+/** @param {Panel} panel */
+function words({ run, queued }) {
+    if (queued) return say("queued");
+    if (!run) return say("idle");
     const of = `${run.step} / ${run.steps}`;
-    const from = run.resumed ? say("resumed", { step: run.resumed }) : say("fresh");
+    const from = run.resumed ? `, ${say("resumed", { step: run.resumed })}` : "";
     switch (run.status) {
         case "preparing":
-            return run.resumed ? `${of}, ${from}` : say("preparing");
+            return run.resumed ? `${of}${from}` : say("preparing");
         case "learning": {
             const left = run.seconds_left === null ? "" : `, ${say("left", { time: duration(run.seconds_left) })}`;
-            return `${of}, ${from}${run.stopping ? `, ${say("stopping")}` : left}`;
+            return `${of}${from}${run.stopping ? `, ${say("stopping")}` : left}`;
         }
         case "finished":
             return `${of}, ${say("learned")}`;

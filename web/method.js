@@ -23,7 +23,7 @@ function ofMethods(node) {
  *
  * @param {any} node
  */
-function lookAgain(node) {
+export function lookAgain(node) {
     if (!globalThis.LiteGraph?.vueNodesMode || !node.graph) return;
     node.graph.onNodeRemoved?.(node);
     node.graph.onNodeAdded?.(node);

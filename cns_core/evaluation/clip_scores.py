@@ -8,7 +8,6 @@ picture and prompt with each learned token replaced by its class word. The paper
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model_folder import check_weights, is_hugging_face_id, model_config
+from ..prompt_tokens import replaced, unknown_tokens
 from ..values import shown
 
 Images = Tensor | Sequence[Tensor]
@@ -37,7 +37,6 @@ _FILES = "config.json, model.safetensors, tokenizer and preprocessor files"
 _LONGEST = 4  # times the shorter side
 MAX_PROMPT = 20_000  # characters
 BATCH = 16  # pictures encoded at once; ViT-L/14 at 336 px then stays below 1 GB
-_LEARNED_TOKEN = re.compile(r"<[A-Za-z0-9][A-Za-z0-9_-]*>")
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,13 @@ def replace_tokens(prompt: str, class_words: Mapping[str, str]) -> str:
     """Replace each learned token `<my-dog>` of `prompt`, in either case, by its class word; ValueError on an
     unknown token.
     """
-    unknown = sorted({t for t in _LEARNED_TOKEN.findall(prompt) if t.lower() not in class_words})
-    if unknown:
+    if unknown := unknown_tokens(prompt, class_words):
         known = ", ".join(sorted(class_words)) or "none"
         raise ValueError(
             f"The prompt names {', '.join(unknown)}, whose class word is not known (known tokens: {known}). "
             "Connect the concept or the memory that holds it, or write its class word in the prompt instead."
         )
-    return _LEARNED_TOKEN.sub(lambda match: class_words[match.group().lower()], prompt)
+    return replaced(prompt, class_words)
 
 
 def preprocess(images: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..concept import BUCKET_STEP
 from ..memory import ConceptMemory
+from ..prompt_tokens import PLACE, tokens_in
 from ..settings import check, number, whole
 from ..values import shown
 from .forgetting import ConceptScores, Guard, ScoreMatrix
 
-PLACE = "{}"  # of the concept in a prompt
 DEFAULT_PROMPTS = "a photo of {}\na photo of {} on a beach"
 DEFAULT_PLAIN_PROMPTS = "a photo of a red car\na bowl of fruit on a table\na street in the rain"
 _SEEDS = 2**64
@@ -75,7 +75,7 @@ class Grid:
     @classmethod
     def of(cls, memory: ConceptMemory, prompts: str, plain: str, settings: MatrixSettings) -> Grid:
         """For a memory, from prompts one a line. ValueError where there is nothing to draw, or a prompt has
-        no place for the concept, names a learned one, or, being plain, has such a place.
+        no place for the concept, names a token, or, being plain, has such a place.
         """
         if not memory.with_tokens():
             raise ValueError(
@@ -85,10 +85,11 @@ class Grid:
         concepts = tuple((c.handle, c.class_word) for c in memory.concepts)
         grid = cls(concepts, concept_prompts(prompts), plain_prompts(plain), settings.seeds())
         for prompt in (*grid.prompts, *grid.plain):
-            if named := [token for token, word in concepts if word and token in prompt.lower()]:
+            if named := tokens_in(prompt):
                 raise ValueError(
-                    f"The prompt {shown(prompt)} names {', '.join(named)}, which means nothing before it was "
-                    f"learned. Write {PLACE} where each concept goes in turn, and an ordinary word elsewhere."
+                    f"The prompt {shown(prompt)} names {', '.join(named)}, which means nothing where it was "
+                    f"not learned. Write {PLACE} where each concept goes in turn, and an ordinary word "
+                    "elsewhere."
                 )
         return grid
 
@@ -162,7 +163,7 @@ def concept_prompts(text: str) -> tuple[str, ...]:
         if PLACE not in line:
             raise ValueError(
                 f"The prompt {shown(line)} has no {PLACE}, expected one where the concept goes: "
-                f"'a photo of {PLACE}'. Prompts without a concept go into plain_prompts."
+                f"'a photo of {PLACE}'. Prompts without a concept go into plain prompts."
             )
     return lines
 

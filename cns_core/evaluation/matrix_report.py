@@ -26,7 +26,7 @@ def report(grid: Grid, scores: Scores) -> str:
     if without := [t for t in (grid.concepts[n - 1][0] for n in grid.drawn()) if t not in measured]:
         parts.append(
             f"No CLIP-I of {', '.join(f'`{token}`' for token in without)}: no reference pictures. Connect "
-            "the concept, or name its folder in reference_folders."
+            "the concept, or name its folder in reference folders."
         )
     if scores.guard is not None:
         parts.append(_guarded(scores.guard, len(grid.plain)))

@@ -104,7 +104,7 @@ def prune(limits: Limits, in_use: Iterable[Path] = ()) -> str:
     return _told(
         f"{count} file{'s' * (count > 1)} of earlier work ({freed / 1e6:.1f} MB) that had not been used for "
         f"longest went from {root}, to keep within {limits.keep_gb:g} GB and {limits.keep_days:g} days "
-        "(keep_gb and keep_days of Continual Train)."
+        "(keep gigabytes and keep days of Continual Train)."
     )
 
 

@@ -20,6 +20,7 @@ from ..concept import Concept
 from ..memory import ConceptMemory, LearnedConcept
 from ..method import Adaptation, Earlier, Plan
 from ..priors import PRIORS
+from ..prompt_tokens import PLACE, check_tokens
 from ..refine import Refining
 from ..settings import TrainSettings
 from ..thumbnails import jpeg_of
@@ -50,10 +51,13 @@ _RESULTS = "2"  # how results are kept: the new concept alone
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture of `prompt` every `every` steps; no prompt or 0 means none."""
+    """A picture of `prompt`, with `{}` for the concept's token, every `every` steps; no prompt or 0: none."""
 
     prompt: str = ""
     every: int = 0
+
+    def prompt_of(self, token: str) -> str:
+        return self.prompt.replace(PLACE, token)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +111,12 @@ class Lesson:
             )
         self.plan.prepared.check(self.others or ConceptMemory(base.identity, base.layout))
         PRIORS[self.settings.prior].check(self.class_images)
+        others = {} if self.others is None else self.others.token_vectors()
+        check_tokens("The preview prompt", self.preview_prompt, [self.concept.token, *others])
+
+    @property
+    def preview_prompt(self) -> str:
+        return self.preview.prompt_of(self.concept.token)
 
     def key(self, base: BaseModel) -> str:
         """sha256 over all that decides the result."""
@@ -207,7 +217,7 @@ def _learned_now(learning: LearningRun) -> Learned:
             raise
         raise RuntimeError(
             f"Out of memory while training at batch size {learning.lesson.settings.batch_size} ({error}). "
-            "Lower the concept's resolution or batch_size (gradient_accumulation makes up for it), "
+            "Lower the concept's resolution or the batch size (gradient accumulation makes up for it), "
             f"use prior 'none' or 'image-free', or close other programs. {learning.run.told_kept()}"
         ) from error
 
@@ -340,7 +350,7 @@ class LearningRun:
             drawing = Loaded(backend.model, backend.clip, self.lesson.loaded.vae)
             with backend.suspended():
                 seed = self.lesson.settings.seed % 2**32
-                picture = draw(drawing, [preview.prompt], (height, width), [seed])
+                picture = draw(drawing, [self.lesson.preview_prompt], (height, width), [seed])
         if report.step % _CHECKPOINT_EVERY == 0 and not last:
             self.run.save_checkpoint(trainer.state(), report.step)
         self.progress.step(report, picture)  # raises when the user cancelled

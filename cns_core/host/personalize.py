@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..identity import ModelIdentity
 from ..memory import ConceptMemory
 from ..weight_scopes import EVERYTHING, weights_in
+from . import notices
 from .apply import apply_changes
 from .model import check_pair, possible_bases, unet_shapes
 from .text import token_tables, with_tokens
@@ -48,7 +49,15 @@ def personalize(
     warning = check_drawable(model, clip, memory, close_too)
     stage, single = memory.stage(as_of) if as_of.strip() else memory, memory.strengths(strengths)
     drawn = apply_changes(model, stage, strength, single)
-    return Personalized(drawn, with_tokens(clip, stage.token_vectors()), warning)
+    return Personalized(drawn, with_tokens(clip, stage.token_vectors(), _tell_unknown), warning)
+
+
+def _tell_unknown(unknown: list[str], known: list[str]) -> None:
+    """Such a prompt is drawn all the same: it may be meant so, or be made by other nodes."""
+    notices.tell(
+        f"A prompt names {', '.join(unknown)}, which nothing has learned that is applied here, so that it "
+        f"reads as plain letters. Learned: {', '.join(known) or 'none'}."
+    )
 
 
 def check_drawable(model: Model, clip: Clip, memory: ConceptMemory, close_too: bool = False) -> str:
@@ -72,6 +81,6 @@ def _check_base(memory: ConceptMemory, bases: Sequence[ModelIdentity], close_too
             f"This memory was made on {memory.base}; the loaded model is {nearest}, whose weights are "
             f"{100 * distance:.2g} % apart from it. The farther apart, the less alike the concepts come out."
         )
-    close = " This one is close: to draw on it all the same, set other_model to 'a close one too'."
+    close = " This one is close: to draw on it all the same, set other model to 'a close one too'."
     memory.check_base(nearest, close if distance <= _CLOSE else "")
     return ""

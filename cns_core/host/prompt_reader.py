@@ -16,11 +16,13 @@ from torch import Tensor
 from ..moments import second_moment
 from ..text_features import TextFeatures, counted_tokens
 from ..tokens import TokenVectors
+from . import notices
 from .kept_moments import KeptMoments
 from .text import check_length, encode_prompts, with_tokens
 from .types import Clip, OnProgress
 
 _BATCH = 16  # prompts that are encoded at once
+_MANY = 256  # prompts whose reading is told of
 
 
 class PromptReader:
@@ -71,7 +73,13 @@ class PromptReader:
         self._load()
 
         def moment(number: int) -> Tensor:
-            done = starts[number]
+            done, count = starts[number], len(groups[number])
+            if number < lasting and count >= _MANY:
+                notices.tell(
+                    f"Reading {count:,} general prompts with this text encoder, so that what they say is "
+                    "left alone: seconds on a GPU, minutes without one. What is found is kept for next time.",
+                    warns=False,
+                )
             features = self._features(
                 groups[number], tokens, lambda count: self._on_progress(done + count, total)
             )

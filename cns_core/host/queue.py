@@ -11,6 +11,7 @@ from typing import Any
 from ..concept import check_token, make_token
 from ..memory import ConceptMemory, LearnedConcept
 from ..memory_file import load_memory, told_lost
+from ..prompt_tokens import check_tokens
 from . import paths
 
 # A graph in API format: node id -> {"class_type", "inputs"}; an input that is wired is [node id, output].
@@ -47,20 +48,22 @@ _WRITE_WEIGHTS = ("CheckpointSave", "ModelSave", "CLIPSave")
 
 def weights_written_after(graph: Graph, node_id: str) -> list[str]:
     """Which nodes of that kind get what a node gives, through any others."""
-    found, reached = [], {node_id}
-    fresh = reached
+    kinds = {graph[other]["class_type"] for other in _after(graph, node_id)}
+    return sorted(kinds & set(_WRITE_WEIGHTS))
+
+
+def _after(graph: Graph, node_id: str) -> set[str]:
+    """The nodes that get what a node gives, through any others."""
+    found: set[str] = set()
+    fresh = {node_id}
     while fresh:
         fresh = {
             other
             for other, node in graph.items()
-            if other not in reached
-            and any(
-                isinstance(i, (list, tuple)) and i and str(i[0]) in fresh for i in node["inputs"].values()
-            )
+            if other not in found and any(_linked(i) in fresh for i in node["inputs"].values())
         }
-        reached = reached | fresh
-        found += [graph[other]["class_type"] for other in fresh]
-    return sorted({kind for kind in found if kind in _WRITE_WEIGHTS})
+        found |= fresh
+    return found
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,37 @@ def check_saving(graph: Graph, filename: str, overwrite: bool, link: Any) -> Non
         check_keeps(load_memory(path), to_come, path.name)
 
 
-def check_saved(graph: Graph, node_id: str) -> None:
-    """`check_saving` for every node that saves what this one gives: hosts differ in which of them comes
-    first.
+def check_what_follows(graph: Graph, node_id: str) -> None:
+    """ValueError when what can be known of it beforehand tells that a node that gets what this one gives will
+    fail: hosts differ in which of them comes first.
     """
-    for node in graph.values():
-        link, name = node["inputs"].get("memory"), node["inputs"].get("filename")
-        saves = node["class_type"] == "SaveConceptMemory" and isinstance(link, list | tuple)
-        if saves and str(link[0]) == node_id and isinstance(name, str):
-            check_saving(graph, name, node["inputs"].get("overwrite") is True, link)
+    for other in sorted(_after(graph, node_id)):
+        kind, inputs = graph[other]["class_type"], graph[other]["inputs"]
+        link, name = inputs.get("memory"), inputs.get("filename")
+        if kind == "SaveConceptMemory" and _linked(link) == node_id and isinstance(name, str):
+            check_saving(graph, name, inputs.get("overwrite") is True, link)
+        if kind == "CLIPScore":
+            _check_scored(graph, inputs)
+
+
+def _check_scored(graph: Graph, inputs: Mapping[str, Any]) -> None:
+    """ValueError where the prompt to be scored names a token that no concept explains that is connected."""
+    prompt = _text(graph, inputs.get("prompt"))
+    concepts = [
+        _concept(graph, link, {}) for name, link in inputs.items() if name.startswith("concept") and link
+    ]
+    of_memory = concepts_to_come(graph, inputs["memory"]) if inputs.get("memory") else []
+    if prompt is not None and of_memory is not None and None not in concepts:
+        tokens = [c.token for c in (*concepts, *of_memory) if c is not None]
+        check_tokens("The prompt that is to be scored", prompt, dict.fromkeys(tokens))
+
+
+def _text(graph: Graph, value: Any) -> str | None:
+    """What is written in a node's input, or in the host's text node that it is wired to."""
+    node = _node(graph, value)
+    if node is not None and node["class_type"] in ("PrimitiveString", "PrimitiveStringMultiline"):
+        value = node["inputs"].get("value")
+    return value if isinstance(value, str) else None
 
 
 def check_keeps(old: ConceptMemory, to_come: Sequence[ToCome], filename: str) -> None:
@@ -140,7 +165,13 @@ def _otherwise(concept: LearnedConcept, settings: Mapping[str, Any]) -> list[str
 
 
 def _node(graph: Graph, link: Any) -> Mapping[str, Any] | None:
-    return graph.get(str(link[0])) if isinstance(link, list | tuple) and link else None
+    linked = _linked(link)
+    return None if linked is None else graph.get(linked)
+
+
+def _linked(value: Any) -> str | None:
+    """The node that an input is wired to."""
+    return str(value[0]) if isinstance(value, list | tuple) and value else None
 
 
 def _concept(graph: Graph, link: Any, settings: Mapping[str, Any]) -> ToCome | None:

@@ -61,7 +61,7 @@ def references(memory: ConceptMemory, concepts: Sequence[Concept], folders: str)
     if twice := sorted({token for token in tokens if tokens.count(token) > 1}):
         raise ValueError(
             f"References of {', '.join(twice)} are given twice, expected once. Leave one of them out: a "
-            "connected concept, or a line of reference_folders."
+            "connected concept, or a line of reference folders."
         )
     return found
 
@@ -75,7 +75,7 @@ def folder_lines(text: str) -> list[tuple[str, Path]]:
         name, colon, folder = (part.strip() for part in line.rpartition(":"))
         if not colon or not name or not folder:
             raise ValueError(
-                f"reference_folders has the line {shown(line)}, expected a concept's name or token, a colon "
+                f"reference folders has the line {shown(line)}, expected a concept's name or token, a colon "
                 "and a folder below ComfyUI's input directory: '<my-dog>: photos/dog'."
             )
         path = paths.image_folder(folder)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from ..families import SUPPORTED
+from ..prompt_tokens import unknown_tokens
 from ..text_features import TextFeatures
 from ..tokens import TokenVectors
 from .types import Clip
 from .weights import Weights
 
 SECTION = 77  # tokens of one encoder pass, start and end included
+
+OnUnknown = Callable[[list[str], list[str]], None]
 
 
 class SplicedTokenizer:
@@ -32,13 +35,18 @@ class SplicedTokenizer:
     A token of one vector is a word of the vocabulary. One of several is to the host what an embedding file
     is: the host counts its vectors and keeps them in one section. No token is part of another, since each
     begins and ends with a bracket.
+
+    on_unknown: is told of tokens that a prompt names and nothing has learned, and those that are known.
     """
 
-    def __init__(self, inner: Any, vectors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, inner: Any, vectors: Mapping[str, Tensor], on_unknown: OnUnknown | None = None
+    ) -> None:
         if isinstance(inner, SplicedTokenizer):
             vectors = {**inner.vectors, **vectors}
             inner = inner.host
         self.host: Any = inner
+        self._on_unknown = on_unknown
         self.inner: Any = copy.copy(inner)
         self.inner.tokenizer = copy.deepcopy(inner.tokenizer)
         self.vectors: dict[str, Tensor] = dict(vectors)
@@ -58,6 +66,8 @@ class SplicedTokenizer:
         return getattr(self.inner, name)
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[list[tuple[Any, ...]]]:
+        if self._on_unknown is not None and (unknown := unknown_tokens(text, self.vectors)):
+            self._on_unknown(unknown, list(self.vectors))
         if self._embeddings:
             called = self.inner.embedding_identifier
             tokens = "|".join(map(re.escape, self._embeddings))
@@ -109,9 +119,11 @@ def known_tokens(clip: Clip) -> list[str]:
     return list(dict.fromkeys(token for t in spliced for token in t.vectors))
 
 
-def with_tokens(clip: Clip, tokens: Mapping[str, TokenVectors]) -> Clip:
+def with_tokens(clip: Clip, tokens: Mapping[str, TokenVectors], on_unknown: OnUnknown | None = None) -> Clip:
     """A clone of CLIP that understands learned tokens (token -> encoder -> vectors);
     the given CLIP stays as it is.
+
+    on_unknown: see `SplicedTokenizer`; told once for each prompt, by one of the encoders.
     """
     inner = inner_tokenizers(clip)
     taken = sorted(set(tokens) & set(known_tokens(clip)))
@@ -128,7 +140,9 @@ def with_tokens(clip: Clip, tokens: Mapping[str, TokenVectors]) -> Clip:
     clone = clip.clone()
     clone.tokenizer = copy.copy(clip.tokenizer)
     for name, tokenizer in inner.items():
-        setattr(clone.tokenizer, name, SplicedTokenizer(tokenizer, {t: v[name] for t, v in tokens.items()}))
+        vectors = {token: of_encoder[name] for token, of_encoder in tokens.items()}
+        setattr(clone.tokenizer, name, SplicedTokenizer(tokenizer, vectors, on_unknown))
+        on_unknown = None
     return clone
 
 

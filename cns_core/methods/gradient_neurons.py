@@ -102,7 +102,7 @@ class GradientAdaptation(Choosing):
         if mask.count() < self._count:
             raise ValueError(
                 f"Only {mask.count():,} entries had a gradient in the first steps, expected {self._count:,}. "
-                "Lower budget_percent, or raise score_first."
+                "Lower the budget percent, or raise score first."
             )
         return mask
 

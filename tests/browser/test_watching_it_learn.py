@@ -33,6 +33,7 @@ REACHED = """(step) => {
     const panel = document.querySelector('.cns-live[data-status="learning"]');
     return panel && parseInt(panel.querySelector('.cns-words').textContent) >= step;
 }"""
+TELLS = "(words) => document.querySelector('.cns-words')?.textContent.startsWith(words)"
 HEAR = """async () => {
     const { api } = await import('/scripts/api.js');
     await new Promise((heard) => api.addEventListener('cns.progress', heard, { once: true }));
@@ -65,8 +66,9 @@ def test_it_is_watched_cancelled_resumed_and_stopped(
 
     before = set(live_host.get_json("/history"))
     queue(page)
+    page.wait_for_function(TELLS, arg="In the queue")
     page.wait_for_function(REACHED, arg=3, timeout=240_000)
-    assert "fresh" in panel.locator(".cns-words").text_content()
+    assert "resumed" not in panel.locator(".cns-words").text_content()
     assert panel.locator("b").text_content() == "<my-panda>"
     assert "diffusion" in panel.locator(".cns-legend").text_content()
     assert len(panel.locator("polyline.cns-trend").first.get_attribute("points").split()) >= 2

@@ -170,7 +170,7 @@ def training_image(mask: torch.Tensor | None, height: int = 64, width: int = 64)
 def test_without_masks_the_sheet_is_the_pictures() -> None:
     images = [training_image(None), training_image(None, 64, 128)]
     assert torch.equal(mask_sheet(images), thumbnails(images))
-    assert told_masks(images) == "No masks: masked_loss would learn from whole pictures"
+    assert told_masks(images) == "No masks: masked loss would learn from whole pictures"
 
 
 def test_what_is_kept_stays_and_the_rest_is_dark_grey_and_hatched() -> None:
@@ -197,6 +197,6 @@ def test_how_much_is_kept_is_told() -> None:
     masks = [torch.full((64, 64), 0.25), torch.full((64, 64), 0.5), None]
     images = [training_image(mask) for mask in masks]
     assert told_masks(images) == (
-        "Masks keep 25% to 50% of 2 pictures; of 1 picture without one masked_loss learns from all"
+        "Masks keep 25% to 50% of 2 pictures; of 1 picture without one masked loss learns from all"
     )
     assert told_masks(images[:1]) == "Masks keep 25% of 1 picture"

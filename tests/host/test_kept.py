@@ -307,7 +307,7 @@ def test_what_was_not_used_for_longest_goes_when_it_is_too_much(comfy, train, do
     hook(None)
     unfinished = newest(work("runs"), "*.checkpoint.safetensors")
     text = train(dog, dog_neurons, seed=63, keep_gb=0)[2]
-    assert "had not been used for longest" in text and "(keep_gb and keep_days of Continual Train)" in text
+    assert "had not been used for longest" in text and "(keep gigabytes and keep days of" in text
     left = [path for path in work("").rglob("*") if path.is_file() and path.name != ".cns.lock"]
     assert sorted(left) == sorted([newest(work("runs")), unfinished])
     train(dog, dog_neurons, seed=64, keep_gb=2)

@@ -271,7 +271,7 @@ def test_what_is_learned_on_a_lora_is_drawn_on_it(base, learn, applied):
 def test_a_close_model_is_taken_when_the_user_says_so(run, base, other, learn, applied, caplog):
     memory = learn(base)[0]
     near = merged(base, other, 0.95)
-    with pytest.raises(ValueError, match="set other_model to 'a close one too'"):
+    with pytest.raises(ValueError, match="set other model to 'a close one too'"):
         applied(near, memory)
     caplog.clear()
     applied(near, memory, other_model="a close one too")

@@ -1,5 +1,7 @@
 """What the graph that is queued tells of nodes that come later."""
 
+import pytest
+
 
 def test_weights_are_written_after_a_node_through_any_others(pack):
     from ComfyUI_CNS.cns_core.host.queue import weights_written_after
@@ -16,3 +18,38 @@ def test_weights_are_written_after_a_node_through_any_others(pack):
     assert weights_written_after(graph, "apply") == ["CLIPSave", "CheckpointSave"]
     assert weights_written_after(graph, "4") == []
     assert weights_written_after({}, "") == []
+
+
+def scored(prompt, **inputs):
+    """A graph that learns `<my-dog>` and scores something."""
+    return {
+        "load": {"class_type": "LoadConceptImages", "inputs": {"name": "my dog", "token": ""}},
+        "train": {"class_type": "ContinualTrain", "inputs": {"concept": ["load", 0], "model": ["x", 0]}},
+        "apply": {"class_type": "ApplyPersonalizedUNet", "inputs": {"memory": ["train", 0]}},
+        "draw": {"class_type": "KSampler", "inputs": {"model": ["apply", 0]}},
+        "text": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "a <my-panda> in the snow"}},
+        "score": {"class_type": "CLIPScore", "inputs": {"image": ["draw", 0], "prompt": prompt, **inputs}},
+    }
+
+
+def test_a_prompt_that_cannot_be_scored_is_told_before_training(pack):
+    from ComfyUI_CNS.cns_core.host.queue import check_what_follows
+
+    for inputs in ({"concept": ["load", 0]}, {"memory": ["train", 0]}):
+        check_what_follows(scored("a <My-Dog> in the snow", **inputs), "train")
+        for prompt in ("a <my-panda> in the snow", ["text", 0]):
+            with pytest.raises(ValueError, match=r"'a <my-panda> in the snow' names.*then: <my-dog>\."):
+                check_what_follows(scored(prompt, **inputs), "train")
+    with pytest.raises(ValueError, match=r"<my-dog>.*then: none"):
+        check_what_follows(scored("<my-dog>"), "train")
+
+
+def test_what_cannot_be_told_beforehand_is_left_to_the_node(pack):
+    from ComfyUI_CNS.cns_core.host.queue import check_what_follows
+
+    unknown = {"concept": ["load", 0], "concept_2": ["elsewhere", 0]}
+    check_what_follows(scored("<my-panda>", **unknown), "train")
+    check_what_follows(scored(["elsewhere", 0], concept=["load", 0]), "train")
+    apart = scored("<my-panda>", concept=["load", 0])
+    apart["score"]["inputs"]["image"] = ["elsewhere", 0]
+    check_what_follows(apart, "train")  # it gets nothing of what is trained

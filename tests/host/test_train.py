@@ -90,7 +90,7 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_steps(train, dog, dog_ne
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     hook(fail)
-    with pytest.raises(RuntimeError, match=r"Out of memory.*Lower the concept's resolution or batch_size"):
+    with pytest.raises(RuntimeError, match=r"Out of memory.*concept's resolution or the batch size"):
         train(dog, dog_neurons, seed=23)
     hook(None)
     assert "Resumed after step 3" in train(dog, dog_neurons, seed=23)[2]
@@ -110,7 +110,9 @@ def test_a_diverging_run_says_so_and_harms_nothing(run, models, random_model, do
             return latents * float("inf") if self.encoded == 3 else latents
 
     settings = {"steps": 40, "neuron_lr": 1e-3, "concept": dog, "neurons": dog_neurons, "seed": 24}
-    with pytest.raises(RuntimeError, match=r"at step \d+ of 40; .*Lower neuron_lr \(now 0\.001\)"):
+    with pytest.raises(
+        RuntimeError, match=r"at step \d+ of 40; .*Lower the neuron learning rate \(now 0\.001\)"
+    ):
         run("ContinualTrain", **models, vae=Overflowing(), **settings)
 
 
@@ -132,6 +134,21 @@ def test_previews_reach_the_progress_bar(train, dog, dog_neurons, hook, untouche
 
     max(work_folder("runs").glob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns).unlink()
     assert train(dog, dog_neurons, seed=25)[0].digest() == plain.digest()
+
+
+def test_a_preview_prompt_is_checked_before_step_1(train, dog, dog_neurons, hook, untouched):
+    hook(lambda *values, **more: pytest.fail(f"work was done: {values}"))
+    with pytest.raises(ValueError, match=r"preview prompt 'a <my-panda>' names <my-panda>.*then: <my-dog>"):
+        train(dog, dog_neurons, seed=227, preview_prompt="a <my-panda>", preview_every=2)
+
+
+def test_a_place_in_the_preview_prompt_is_the_token(train, dog, dog_neurons, monkeypatch, untouched):
+    from ComfyUI_CNS.cns_core.host import learn
+
+    drawn = []
+    monkeypatch.setattr(learn, "draw", lambda loaded, prompts, size, *_: drawn.append(prompts))
+    train(dog, dog_neurons, seed=226, preview_prompt="a photo of {}, {}", preview_every=4)
+    assert drawn == [["a photo of <my-dog>, <my-dog>"]]
 
 
 def test_drawn_class_images_are_kept_and_used_again(comfy, train, dog, dog_neurons, hook, untouched):

@@ -82,7 +82,7 @@ class Guarded:
         if not gains or gains[0] < _CLEAR_GAIN:
             lines.append(
                 "The token's captions are hardly apart from the class word's. Give it more steps or a "
-                "higher token_lr, or a class word that is farther from what it shows."
+                "higher token learning rate, or a class word that is farther from what it shows."
             )
         return "\n".join(f"- {line}" for line in lines)
 
