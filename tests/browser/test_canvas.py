@@ -69,10 +69,13 @@ def test_the_help_panel_shows_the_packs_page(drawn: Any) -> None:
             app.graph.add(node);
             app.canvas.ds.scale = 0.5;
             app.canvas.ds.offset = [900, 300];
-            app.canvas.selectNode(node);
             app.canvas.setDirty(true, true);
         }"""
     )
+    if drawn.evaluate("() => LiteGraph.vueNodesMode"):
+        drawn.locator(".lg-node-header").click()
+    else:
+        drawn.evaluate("() => app.canvas.selectNode(app.graph.nodes[0])")
     drawn.get_by_test_id("info-button").click()
     page = drawn.locator(".node-help-content .markdown-content")
     page.wait_for()

@@ -92,7 +92,7 @@ def test_it_lists_copies_and_inserts(library: Any, folder: Path) -> None:
 def test_it_renames_deletes_and_puts_back(library: Any, folder: Path) -> None:
     digest = load_memory(folder / "dogs.safetensors").digest()
     card(library, "page/dogs.safetensors").get_by_label("Rename").click()
-    asked = library.locator(".p-dialog input")
+    asked = library.get_by_role("dialog").locator("input")
     asked.fill("page/cats")
     asked.press("Enter")
     library.get_by_text("There is a file cats.safetensors already").wait_for()
