@@ -16,7 +16,8 @@ class Forgotten:
 
     exact: its share was added to everything else and is gone without a rest. Otherwise it had taken the place
     of entries: own of them go back to the base model, earlier ones to what concepts before it had made of
-    them, and later ones stay, since concepts after it determine them and were learned on top of it.
+    them, and later ones stay as they are, since concepts after it determine them and were learned on top of
+    it. Where a later concept determines an entry by comparing with what is there, it does not stay.
     """
 
     memory: ConceptMemory
@@ -55,6 +56,7 @@ def forget(memory: ConceptMemory, which: str) -> Forgotten:
         return Forgotten(rest, concept, exact=True)
     own = earlier = later = 0
     seen = [within(c.change, memory.whole) for c in memory.concepts]
+    with_it, without_it = memory.changes(), rest.changes()
     for name in concept.change.layout.names:
         moved = concept.change.moved(name)
         ruled, before = torch.zeros_like(moved), torch.zeros_like(moved)
@@ -63,6 +65,8 @@ def forget(memory: ConceptMemory, which: str) -> Forgotten:
                 before |= other.moved(name)
             elif number > place and other.added(name) is None:
                 ruled |= other.moved(name)
+        if name in without_it:
+            ruled &= with_it[name] == without_it[name]
         own += int((moved & ~before & ~ruled).sum())
         earlier += int((moved & before & ~ruled).sum())
         later += int((moved & ruled).sum())

@@ -253,6 +253,9 @@ class Adaptation(Protocol):
     def rate_factors(self, step: int, steps: int) -> Mapping[str, float]:
         """Factors on the learning rates at a step, by the names of groups, the token's among them;
         1 for those that are not named.
+
+        It is called once a step, when the gradients of that step are there and before they are used: a
+        method that scores by gradients in its first steps reads them here, and gives 0 until it has chosen.
         """
         ...
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cns_core.forget import forget
 from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.methods import METHODS
@@ -331,6 +332,14 @@ def test_by_magnitude_the_order_is_nothing(learn):
         products = np.stack([up @ down for up, down in (factors_of_part(memory, n, name) for n in range(3))])
         largest = np.abs(products).max(axis=0)
         np.testing.assert_allclose(change.abs().double().numpy(), largest, rtol=1e-3, atol=1e-6)
+
+
+def test_by_magnitude_what_is_forgotten_is_gone_where_it_was_the_largest(learn):
+    memory = learn("low-rank by magnitude", learn("low-rank by magnitude"))
+    done = forget(memory, memory.concepts[0].token)
+    before, after = memory.changes(), done.memory.changes()
+    changed = sum(int((before[name] != after[name]).sum()) for name in before)
+    assert 0 < changed == done.own + done.earlier and done.later > 0
 
 
 def factors_of_part(memory, number, name):
