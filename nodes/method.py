@@ -9,6 +9,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..cns_core.concept import Concept
+from ..cns_core.host import queue
 from ..cns_core.host.prepare import prepare
 from ..cns_core.host.progress import Progress
 from ..cns_core.memory import ConceptMemory
@@ -48,6 +49,7 @@ class ChooseMethod(io.ComfyNode):
                 "lokr",
                 "oft",
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint's MODEL, without a memory applied."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
@@ -84,6 +86,7 @@ class ChooseMethod(io.ComfyNode):
         memory: ConceptMemory | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
+        queue.check_what_follows(cls)
         chosen = OFFERED[method]
         given = {name: value for name, value in settings.items() if not _is_own(value)}
         selection, training = (_chosen(kind, given) for kind in (chosen.Selection, chosen.Training))

@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..cns_core.concept import Concept
+from ..cns_core.host import queue
 from ..cns_core.host.prepare import prepare
 from ..cns_core.host.progress import Progress
 from ..cns_core.memory import ConceptMemory
@@ -37,6 +38,7 @@ class SelectConceptNeurons(io.ComfyNode):
             description="Finds what of the cross-attention's keys and values may move for the concept: "
             "directions in which nothing else listens, or the entries that matter for it.",
             search_aliases=["concept neuron selection", "guarded directions", "mask neurons"],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint's MODEL, without a memory applied."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
@@ -78,6 +80,7 @@ class SelectConceptNeurons(io.ComfyNode):
         what_may_move: str = NEURONS,  # of graphs from before there was a choice
         **settings: Any,
     ) -> io.NodeOutput:
+        queue.check_what_follows(cls)
         method = OFFERED[what_may_move]
         with Progress(1) as progress:
             chosen = chosen_of(method.Selection, settings)

@@ -103,8 +103,7 @@ class RefineConcept(io.ComfyNode):
         class_images: Sequence[Tensor] = (),
         **settings: Any,
     ) -> io.NodeOutput:
-        graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
-        queue.check_what_follows(graph, str(getattr(cls.hidden, "unique_id", "")))
+        queue.check_what_follows(cls)
         further = Further(
             steps, seed, rate, Preview(preview_prompt.strip(), preview_every), chosen_of(Limits, settings)
         )

@@ -118,8 +118,7 @@ class ContinualTrain(io.ComfyNode):
         class_images: Sequence[Tensor] = (),
         **settings: Any,
     ) -> io.NodeOutput:
-        graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
-        queue.check_what_follows(graph, str(getattr(cls.hidden, "unique_id", "")))
+        queue.check_what_follows(cls)
         if settings["prior"] == _AUTOMATIC:
             settings["prior"] = "given class images" if class_images else neurons.method.prior
         lesson = Lesson(

@@ -110,14 +110,19 @@ def check_saving(graph: Graph, filename: str, overwrite: bool, link: Any) -> Non
         check_keeps(load_memory(path), to_come, path.name)
 
 
-def check_what_follows(graph: Graph, node_id: str) -> None:
+def check_what_follows(node: Any) -> None:
     """ValueError when what can be known of it beforehand tells that a node that gets what this one gives will
-    fail: hosts differ in which of them comes first.
+    fail: hosts differ in which of them comes first. Nothing is known where other code calls the node.
     """
+    check_after(getattr(node.hidden, "prompt", None) or {}, str(getattr(node.hidden, "unique_id", "")))
+
+
+def check_after(graph: Graph, node_id: str) -> None:
+    """`check_what_follows`, of a graph and a node in it."""
     for other in sorted(_after(graph, node_id)):
         kind, inputs = graph[other]["class_type"], graph[other]["inputs"]
         link, name = inputs.get("memory"), inputs.get("filename")
-        if kind == "SaveConceptMemory" and _linked(link) == node_id and isinstance(name, str):
+        if kind == "SaveConceptMemory" and isinstance(name, str):
             check_saving(graph, name, inputs.get("overwrite") is True, link)
         if kind == "CLIPScore":
             _check_scored(graph, inputs)

@@ -145,6 +145,6 @@ def test_one_as_it_was_learned_before_is_not_saved_over_unasked(pack, host_base,
     with pytest.raises(
         ValueError, match=r"my dog would be another one of the same name \(steps 4 there, 77 here\)"
     ):
-        queue.check_what_follows(graph, "3")
+        queue.check_after(graph, "3")
     graph["4"]["inputs"]["overwrite"] = True
-    queue.check_what_follows(graph, "3")
+    queue.check_after(graph, "3")

@@ -33,23 +33,36 @@ def scored(prompt, **inputs):
 
 
 def test_a_prompt_that_cannot_be_scored_is_told_before_training(pack):
-    from ComfyUI_CNS.cns_core.host.queue import check_what_follows
+    from ComfyUI_CNS.cns_core.host.queue import check_after
 
     for inputs in ({"concept": ["load", 0]}, {"memory": ["train", 0]}):
-        check_what_follows(scored("a <My-Dog> in the snow", **inputs), "train")
+        check_after(scored("a <My-Dog> in the snow", **inputs), "train")
         for prompt in ("a <my-panda> in the snow", ["text", 0]):
             with pytest.raises(ValueError, match=r"'a <my-panda> in the snow' names.*then: <my-dog>\."):
-                check_what_follows(scored(prompt, **inputs), "train")
+                check_after(scored(prompt, **inputs), "train")
     with pytest.raises(ValueError, match=r"<my-dog>.*then: none"):
-        check_what_follows(scored("<my-dog>"), "train")
+        check_after(scored("<my-dog>"), "train")
 
 
 def test_what_cannot_be_told_beforehand_is_left_to_the_node(pack):
-    from ComfyUI_CNS.cns_core.host.queue import check_what_follows
+    from ComfyUI_CNS.cns_core.host.queue import check_after
 
     unknown = {"concept": ["load", 0], "concept_2": ["elsewhere", 0]}
-    check_what_follows(scored("<my-panda>", **unknown), "train")
-    check_what_follows(scored(["elsewhere", 0], concept=["load", 0]), "train")
+    check_after(scored("<my-panda>", **unknown), "train")
+    check_after(scored(["elsewhere", 0], concept=["load", 0]), "train")
     apart = scored("<my-panda>", concept=["load", 0])
     apart["score"]["inputs"]["image"] = ["elsewhere", 0]
-    check_what_follows(apart, "train")  # it gets nothing of what is trained
+    check_after(apart, "train")  # it gets nothing of what is trained
+
+
+def test_selecting_looks_at_what_follows_before_it_reads_prompts(pack, nodes, models, dog, monkeypatch):
+    from types import SimpleNamespace
+
+    for kind in ("SelectConceptNeurons", "ChooseMethod"):
+        graph = scored("<my-panda>", concept=["load", 0])
+        graph["train"]["inputs"]["neurons"] = ["select", 0]
+        graph["select"] = {"class_type": kind, "inputs": {"concept": ["load", 0]}}
+        monkeypatch.setattr(nodes[kind], "hidden", SimpleNamespace(prompt=graph, unique_id="select"))
+        inputs = {"method": "lora"} if kind == "ChooseMethod" else {"what_may_move": "directions"}
+        with pytest.raises(ValueError, match="names <my-panda>"):
+            nodes[kind].execute(**models, concept=dog, **inputs)
