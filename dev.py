@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from devtools.base_command import bench_words, repository_environment, run_base
+from devtools.benches import BENCHES, SUITES
 from devtools.environment import ensure_environment
 from devtools.errors import DevToolError
 from devtools.paths import COMFYUI_VARIABLE, ROOT, VENV, venv_python
@@ -29,6 +30,8 @@ the small base model:
   dev.py base unet --help     one tool's options
   dev.py bench base           draws with it and holds the pictures against bars
   dev.py bench learning       learns the concepts that it has never seen, and scores them
+  dev.py bench paper          compares methods by a suite; also: long, order, alike, forgetting, overlap,
+                              ablation, sweep
   dev.py bench pairs          learns two things and draws both in one picture, by several ways to ask for it
   dev.py bench unlearn        erases a word, and tells what goes with it and what an attack brings back
   dev.py bench directions     how much room the text features of a checkpoint leave for concepts
@@ -36,16 +39,6 @@ the small base model:
 
 The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.
 """
-
-# What `bench` measures by a program of its own, which knows its own options.
-BENCHES = {
-    "learning": "benchmarks.quality",
-    "pairs": "benchmarks.quality.pairs",
-    "unlearn": "benchmarks.quality.unlearn",
-    "directions": "benchmarks.directions",
-    "faults": "benchmarks.faults",
-    "speed": "benchmarks.speed",
-}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -194,7 +187,8 @@ def main() -> int:
         if arguments.command == "base":
             return run_base(arguments.words)
         if arguments.command in BENCHES:
-            command = [str(venv_python()), "-m", BENCHES[arguments.command], *arguments.words]
+            suite = [arguments.command] if arguments.command in SUITES else []
+            command = [str(venv_python()), "-m", BENCHES[arguments.command], *suite, *arguments.words]
             return subprocess.call(command, env=repository_environment())
         if arguments.command == "bench":
             return run_base(bench_words(arguments.size, arguments.work, arguments.packed))

@@ -16,34 +16,18 @@ made again; what was drawn lies in the folder beside it.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from devtools.concept_folders import ConceptFolder, read_concepts
 from devtools.paths import ROOT
-from devtools.staging import JUDGE, SHIPPED_CONCEPTS, expanded_base
-from small_base.world.sets import SETS_FOLDER, read_set
+from devtools.staging import JUDGE, SHIPPED_CONCEPTS
 
-from ..host import start_host
+from .jobs import Do, Record, Records
 from .report import summary, write_sheets
+from .streams import AT_THE_END, EACH, FOURS, NEVER, every_concept, folders_of_set, stream_job
 from .variants import SETTINGS, VARIANTS
-
-# Streams of four kinds of concepts each: with --four.
-FOURS = (
-    ("panda", "teapot", "parrot", "unicorn"),
-    ("poodle", "pop-print-style", "reef-place", "backpack"),
-    ("ladybug", "volcano-place", "racing-car", "blueprint-style"),
-    ("skunk", "nesting-dolls", "openmoji-style", "roller-skate"),
-)
-EACH, AT_THE_END, NEVER = "after each", "at the end", "never"
-
-if TYPE_CHECKING:
-    from .bench import Bench
-
-Stages = Callable[[dict[str, Any]], list[dict[str, Any]]]
+from .worker import Worker
 
 
 def main() -> int:
@@ -51,70 +35,33 @@ def main() -> int:
     options = build_parser().parse_args()
     options.streams = streams_of(options)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    start_host()
-    import torch
-
-    from .bench import Bench, Options
-
     settings = {name: getattr(options, name) for name, _, _ in SETTINGS}
     if options.top_percent:
         settings |= {"select_by": "top percent", "top_percent": options.top_percent}
-    checkpoint = options.checkpoint or expanded_base()
-    with torch.inference_mode():  # as the host runs nodes
-        bench = Bench(
-            Options(checkpoint, options.clip_model, options.resolution, options.cfg, options.output, settings)
-        )
-        results = run(options, settings, lambda key: stages_of(bench, key))
+    do = Worker(options.output, options.checkpoint, options.clip_model, options.resolution, options.cfg)
+    results = run(options, settings, do)
     print(summary(results))
     for path in write_sheets(results, options.output, SHIPPED_CONCEPTS):
         print(path)
     return 0
 
 
-def run(options: argparse.Namespace, settings: dict[str, Any], stages: Stages) -> list[dict[str, Any]]:
-    """Every run that is asked for and not in the output file yet; returns all of them."""
-    done = _read(options.output)
-    wanted = [
-        {
-            **{"stream": stream, "method": method, "seed": seed},
-            **{"resolution": options.resolution, "cfg": options.cfg, "draw": options.draw},
-            **VARIANTS[method].settings(settings),
-        }
+def run(options: argparse.Namespace, settings: dict[str, Any], do: Do) -> list[Record]:
+    """Do every run that is asked for and not in the output file yet; all of their records."""
+    base = {"resolution": options.resolution, "cfg": options.cfg}
+    records = Records(options.output, {name: default for name, default, _ in SETTINGS})
+    jobs = [
+        stream_job(stream, method, seed, options.draw, settings, **base)
         for seed in range(options.seeds)
         for stream in options.streams
         for method in options.methods
     ]
     results = []
-    for key in wanted:
-        found = next((record for record in done if all(record.get(k) == v for k, v in key.items())), None)
-        if found is None:
-            found = {**key, "stages": stages(key)}
-            with options.output.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
+    for job in jobs:
+        found = records.of(job) or records.add(job, do(job))
         results.append(found)
         print(_line(found), flush=True)
     return results
-
-
-def stages_of(bench: Bench, key: dict[str, Any]) -> list[dict[str, Any]]:
-    """Learn the concepts of one run in order, and look at all learned so far after each."""
-    memory, stages = None, []
-    folders = read_concepts(SHIPPED_CONCEPTS, key["stream"])
-    for index, folder in enumerate(folders):
-        memory, facts = bench.learn(bench.concept(folder), memory, key["method"], key["seed"])
-        so_far, last = folders[: index + 1], index + 1 == len(folders)
-        seen = bench.look(memory, so_far)
-        drawn = so_far if key["draw"] == EACH or (last and key["draw"] == AT_THE_END) else []
-        scores = {f.name: bench.score(f, memory, key["method"], key["seed"]) for f in drawn}
-        stages.append({"learned": folder.name, **facts, **seen, "scores": scores})
-        fits = ", ".join(f"{name} {fit:.4f}" for name, fit in seen["fit"].items())
-        shown = ", ".join(f"{score['score']:.2f}" for score in scores.values()) or "not drawn"
-        print(
-            f"[learning] {key['method']}, seed {key['seed']}, after {folder.name}: fit {fits}; "
-            f"drift {seen['drift']:.4f}; scores {shown}",
-            flush=True,
-        )
-    return stages
 
 
 def streams_of(options: argparse.Namespace) -> list[list[str]]:
@@ -126,17 +73,6 @@ def streams_of(options: argparse.Namespace) -> list[list[str]]:
     if options.four:
         return [list(stream) for stream in FOURS]
     return [options.concepts] if options.all else [[folder] for folder in options.concepts]
-
-
-def folders_of_set(number: int) -> list[str]:
-    """The folders of an ordered set's concepts, which the set calls by their names."""
-    folders = {folder.name: folder.folder.name for folder in every_concept()}
-    return [folders[one.name] for one in read_set(SETS_FOLDER / f"set{number}.json").concepts]
-
-
-def every_concept() -> list[ConceptFolder]:
-    """All that are shipped, by the names of their folders."""
-    return read_concepts(SHIPPED_CONCEPTS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -185,12 +121,6 @@ def _line(record: dict[str, Any]) -> str:
     if not last["scores"]:
         return line
     return f"{line}, mean score {statistics.mean(s['score'] for s in last['scores'].values()):.3f}"
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +23,13 @@ from cns_core.host.personalize import personalize
 from cns_core.host.prepare import prepare
 from cns_core.host.types import Loaded
 from cns_core.images import Bucketing, images_from_files
-from cns_core.memory import ConceptMemory
+from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.settings import TrainSettings
 from devtools.concept_folders import ConceptFolder
 from small_base.comfyui_nodes import load_small_base
 
 from .fixed_noise import PAIRS, FixedNoise
+from .judge import Judge
 from .prompts import base_prompts, plain_prompts, prompts_for
 from .report import kept_in, kept_name, plain_name
 from .variants import VARIANTS
@@ -58,8 +59,6 @@ class Bench:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.loaded = Loaded(*load_small_base(str(options.checkpoint)))
-        self.scorer = ClipScorer.load(str(options.judge), "cpu")
-        self._ends: dict[str, tuple[float, float]] = {}
 
     def concept(self, folder: ConceptFolder) -> Concept:
         """The pictures of a folder as the loader node makes a concept of them."""
@@ -68,11 +67,19 @@ class Bench:
         return Concept(folder.name, folder.token, folder.class_word, folder.kind, images)
 
     def learn(
-        self, concept: Concept, memory: ConceptMemory | None, variant: str, seed: int
+        self,
+        concept: Concept,
+        memory: ConceptMemory | None,
+        variant: str,
+        seed: int,
+        settings: Mapping[str, Any] | None = None,
     ) -> tuple[ConceptMemory, dict[str, float]]:
-        """The memory with one more concept, and how much of K/V may move and how long it took."""
+        """The memory with one more concept, and how much of K/V may move, how long it took, what it keeps.
+
+        settings: in place of the bench's own, as far as they name any.
+        """
         chosen = VARIANTS[variant]
-        wanted = {"prior": chosen.method.prior, **self.options.settings, "seed": seed}
+        wanted = {"prior": chosen.method.prior, **self.options.settings, **(settings or {}), "seed": seed}
         begin = time.perf_counter()
         loaded, selection = self.loaded, chosen.selection(wanted)
         plan = prepare(
@@ -91,6 +98,7 @@ class Bench:
             "share_of_kv": moving / learned.layout.total,
             "selection_s": round(prepared, 1),
             "training_s": round(time.perf_counter() - begin - prepared, 1),
+            "bytes": size_of(learned.concepts[-1]),
         }
 
     def look(self, memory: ConceptMemory, folders: Sequence[ConceptFolder]) -> dict[str, Any]:
@@ -127,25 +135,33 @@ class Bench:
         return draw(loaded, prompts, (side, side), seeds, Sampling(cfg=self.options.cfg))
 
     def score(
-        self, folder: ConceptFolder, memory: ConceptMemory, variant: str, seed: int
-    ) -> dict[str, float]:
-        """CLIP-I of new pictures of the concept, on the scale from class word to its own pictures."""
-        drawn = self.draw(memory, prompts_for(folder.kind, folder.token), seed)
-        low, high = self._scale(folder)
-        clip_i = self.scorer.clip_i(drawn, self._references(folder))
-        self._keep(drawn, kept_name(folder.name, variant, seed, len(memory.concepts)))
-        return {"clip_i": clip_i, "class_word": low, "real": high, "score": (clip_i - low) / (high - low)}
+        self,
+        folder: ConceptFolder,
+        memory: ConceptMemory,
+        variant: str,
+        seed: int,
+        others: Sequence[ConceptFolder] = (),
+    ) -> dict[str, Any]:
+        """Draw new pictures of a concept; what the judge says of them.
 
-    def _scale(self, folder: ConceptFolder) -> tuple[float, float]:
-        if folder.name not in self._ends:
-            references = self._references(folder)
-            drawn = self.draw(None, plain_prompts(folder), 0)
-            self._keep(drawn, plain_name(folder.name))
-            count = len(references)
-            # Against each other, not against themselves: the diagonal is 1 whatever the pictures.
-            real = (self.scorer.clip_i(references, references) * count - 1) / (count - 1)
-            self._ends[folder.name] = (self.scorer.clip_i(drawn, references), real)
-        return self._ends[folder.name]
+        others: concepts that it may be taken for.
+        """
+        drawn = self.draw(memory, prompts_for(folder.kind, folder.token), seed)
+        self._keep(drawn, kept_name(folder.name, variant, seed, len(memory.concepts)))
+        return self.judge.look(folder, drawn, others)
+
+    @cached_property
+    def scorer(self) -> ClipScorer:
+        return ClipScorer.load(str(self.options.judge), "cpu")
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.scorer, self._references, self._untouched)
+
+    def _untouched(self, folder: ConceptFolder) -> Tensor:
+        drawn = self.draw(None, plain_prompts(folder), 0)
+        self._keep(drawn, plain_name(folder.name))
+        return drawn
 
     def _references(self, folder: ConceptFolder) -> Tensor:
         return torch.stack([image.pixels for image in self.concept(folder).images])
@@ -155,3 +171,9 @@ class Bench:
         folder = kept_in(self.options.output)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((row * 255).round().byte().numpy()).save(folder / name)
+
+
+def size_of(learned: LearnedConcept) -> int:
+    """Bytes of what a file keeps of a concept's weights and token."""
+    tensors = [*learned.change.tensors().values(), *learned.token_vectors.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,11 +55,15 @@ def _row(
     digits: str,
 ) -> str:
     columns = zip(*(figures(stages) for stages in runs), strict=True)
-    cells = (
-        f"{statistics.mean(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
-        for values in columns
-    )
+    cells = (_spread(values, digits) for values in columns)
     return f"| {method} | {len(runs)} | {' | '.join(cells)} |"
+
+
+def _spread(values: Sequence[float], digits: str) -> str:
+    """The mean, and the lowest and the highest."""
+    if not values:
+        return "none"
+    return f"{statistics.mean(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
 
 
 def _fits(stages: list[dict[str, Any]]) -> tuple[float, ...]:
@@ -86,6 +91,64 @@ def _scores(stages: list[dict[str, Any]]) -> tuple[float, ...]:
 
 def _matrix(measure: str, stages: list[dict[str, Any]], by_stage: list[dict[str, float]]) -> ScoreMatrix:
     return ScoreMatrix.of_stages(measure, [stage["learned"] for stage in stages], by_stage)
+
+
+def set_prompts(records: Sequence[dict[str, Any]]) -> str:
+    """Of an ordered set's own prompts, by how many concepts they have in them: plain cosines, mean of all and
+    of the best picture of each prompt; empty where none were drawn.
+    """
+    drawn = [record for record in records if "set_prompts" in record]
+    if not drawn:
+        return ""
+    lines = ["| method | runs | prompts | CLIP-I | best | CLIP-T | best |", "|---|---|---|---|---|---|---|"]
+    for method in dict.fromkeys(record["method"] for record in drawn):
+        mine = [record["set_prompts"] for record in drawn if record["method"] == method]
+        for group in mine[0]:
+            names = ("clip_i", "best_clip_i", "clip_t", "best_clip_t")
+            cells = (_spread([run[group][name] for run in mine], ".3f") for name in names)
+            lines.append(f"| {method} | {len(mine)} | {group} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def confusion(records: Sequence[dict[str, Any]]) -> str:
+    """At the end of streams: what a concept's pictures score as other concepts of its kind, and the share of
+    pictures that are nearest to their own prompt; empty where nothing was drawn, or by an older bench.
+    """
+    lines = ["| method | runs | score | as others | own prompt nearest | of the class word |"]
+    lines.append("|---|---|---|---|---|---|")
+    for method in dict.fromkeys(record["method"] for record in records):
+        ends = [r["stages"][-1]["scores"] for r in records if r["method"] == method and len(r["stream"]) > 1]
+        ends = [scores for scores in ends if scores and all("taken_for" in s for s in scores.values())]
+        if not ends:
+            continue
+        columns = zip(*(_confusion(list(scores.values())) for scores in ends), strict=True)
+        cells = (_spread([v for v in values if v == v], ".3f") for values in columns)
+        lines.append(f"| {method} | {len(ends)} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _confusion(scores: Sequence[dict[str, Any]]) -> tuple[float, ...]:
+    """Means over the concepts of one run; NaN for none of the kind."""
+    others = [value for one in scores for value in one["taken_for"].values()]
+    return (
+        statistics.mean(one["score"] for one in scores),
+        statistics.mean(others) if others else math.nan,
+        statistics.mean(one["fidelity"] for one in scores),
+        statistics.mean(one["fidelity_of_class_word"] for one in scores),
+    )
+
+
+def overlaps(records: Sequence[dict[str, Any]]) -> str:
+    """How far concept neurons are the same where the noun is, and where all else is; empty for none."""
+    if not records:
+        return ""
+    lines = ["| score | tokens that count | same noun | another noun | all pairs |", "|---|---|---|---|---|"]
+    for record in records:
+        pairs = [value for row, values in enumerate(record["iou"]) for value in values[:row]]
+        figures = (record["same_noun"], record["other_noun"], statistics.mean(pairs))
+        cells = " | ".join(f"{value:.3f}" for value in figures)
+        lines.append(f"| {record['score']} | {record['tokens']} | {cells} |")
+    return "\n".join(lines)
 
 
 def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) -> list[Path]:

@@ -37,10 +37,10 @@ class Variant:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `wanted` that decide what this variant learns."""
+        """Those of `wanted` that decide what this variant learns, and its own in their place."""
         kinds = (self.method.Selection, self.method.Training, TrainSettings)
         known = {f.name for kind in kinds for f in fields(kind)}
-        return {name: value for name, value in wanted.items() if name in known}
+        return {name: value for name, value in {**wanted, **self.fixed}.items() if name in known}
 
     def selection(self, wanted: Mapping[str, Any]) -> Any:
         """The settings of what it prepares: those of `wanted` that it knows."""

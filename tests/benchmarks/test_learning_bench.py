@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.quality import __main__ as learning
-from benchmarks.quality import report
+from benchmarks.quality import report, streams
+from benchmarks.quality.jobs import Job
 from benchmarks.quality.prompts import COUNT, plain_prompts, prompts_for
 from benchmarks.quality.variants import VARIANTS
 from cns_core.methods import METHODS
@@ -31,7 +32,7 @@ def stage(learned: str, **scores: float) -> dict[str, Any]:
 
 def test_sets_are_folders_of_pictures() -> None:
     for number in (1, 2, 3):
-        folders = learning.folders_of_set(number)
+        folders = streams.folders_of_set(number)
         assert len(set(folders)) == 7
         assert all((SHIPPED_CONCEPTS / folder / "concept.json").is_file() for folder in folders)
 
@@ -86,7 +87,7 @@ def test_what_is_learned_in_which_order() -> None:
     parse = learning.build_parser().parse_args
     assert learning.streams_of(parse(["--concepts", "panda", "teapot"])) == [["panda"], ["teapot"]]
     assert learning.streams_of(parse(["--concepts", "panda", "teapot", "--all"])) == [["panda", "teapot"]]
-    assert learning.streams_of(parse(["--set", "2"])) == [learning.folders_of_set(2)]
+    assert learning.streams_of(parse(["--set", "2"])) == [streams.folders_of_set(2)]
     four = learning.streams_of(parse(["--four"]))
     assert len({name for stream in four for name in stream}) == 16
 
@@ -94,9 +95,9 @@ def test_what_is_learned_in_which_order() -> None:
 def test_a_finished_run_is_not_made_again(tmp_path: Path) -> None:
     made: list[str] = []
 
-    def stages(key: dict[str, Any]) -> list[dict[str, Any]]:
-        made.append(key["method"])
-        return [stage("my-panda", **{"my-panda": 0.5})]
+    def stages(job: Job) -> dict[str, Any]:
+        made.append(job.values["method"])
+        return {"stages": [stage("my-panda", **{"my-panda": 0.5})]}
 
     output, settings = tmp_path / "learning.jsonl", {"steps": 150}
     options = learning.build_parser().parse_args(["--concepts", "panda", "--output", str(output)])
@@ -113,9 +114,9 @@ def test_a_finished_run_is_not_made_again(tmp_path: Path) -> None:
 def test_settings_of_other_methods_do_not_make_another_run(tmp_path: Path) -> None:
     made: list[str] = []
 
-    def stages(key: dict[str, Any]) -> list[dict[str, Any]]:
-        made.append(key["method"])
-        return [stage("my-panda", **{"my-panda": 0.5})]
+    def stages(job: Job) -> dict[str, Any]:
+        made.append(job.values["method"])
+        return {"stages": [stage("my-panda", **{"my-panda": 0.5})]}
 
     words = ["--concepts", "panda", "--output", str(tmp_path / "learning.jsonl")]
     options = learning.build_parser().parse_args([*words, "--methods", "cns", "directions"])
@@ -137,7 +138,7 @@ def test_every_method_of_the_registry_can_be_measured() -> None:
 def test_what_was_learned_alone_is_listed_by_concept() -> None:
     figures = {"class_word": 0.2, "clip_i": 0.7, "real": 0.9, "score": 5 / 7}
     alone = {**stage("my-panda", **{"my-panda": 0.5}), "scores": {"my-panda": figures}}
-    record = {"method": "cns", "seed": 0, "stream": ["panda"], "stages": [alone], "draw": learning.EACH}
+    record = {"method": "cns", "seed": 0, "stream": ["panda"], "stages": [alone], "draw": streams.EACH}
     assert report.summary([record]).splitlines()[-1] == (
         "| my-panda | cns | 0 | 0.200 | 0.700 | 0.900 | 0.714 |"
     )
@@ -159,12 +160,12 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
         "method": "cns",
         "seed": 0,
         "stream": ["panda"],
-        "draw": learning.EACH,
+        "draw": streams.EACH,
         "stages": [{"learned": "my-panda", "scores": {}}],
     }
     second = {"learned": "my-reef", "scores": {}}
     both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], second]}
-    never = {**both, "draw": learning.NEVER}
+    never = {**both, "draw": streams.NEVER}
     records = [alone, both, never]
     first, second = report.write_sheets(records, tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
     with Image.open(first) as sheet:  # given, class word, learned
@@ -185,7 +186,7 @@ def test_a_stream_that_is_drawn_at_the_end_shows_what_was_given_too(tmp_path: Pa
         Image.new("RGB", (8 * COUNT, 8)).save(kept / report.plain_name(name))
         Image.new("RGB", (8 * COUNT, 8), (0, 0, 255)).save(kept / report.kept_name(name, "cns", 0, 2))
     stages = [{"learned": name, "scores": {}} for name in names]
-    stream = {"stream": list(names.values()), "draw": learning.AT_THE_END, "stages": stages}
+    stream = {"stream": list(names.values()), "draw": streams.AT_THE_END, "stages": stages}
     record = {"method": "cns", "seed": 0, **stream}
     (path,) = report.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
     with Image.open(path) as sheet:
@@ -208,5 +209,5 @@ def test_no_concept_is_missing_from_an_odd_number(tmp_path: Path) -> None:
 
 def test_runs_that_were_made_on_another_machine_have_no_sheet(tmp_path: Path) -> None:
     stages = [{"learned": "my-panda", "scores": {"my-panda": {"score": 1.0}}}]
-    record = {"method": "cns", "seed": 0, "stream": ["panda"], "draw": learning.EACH, "stages": stages}
+    record = {"method": "cns", "seed": 0, "stream": ["panda"], "draw": streams.EACH, "stages": stages}
     assert report.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS) == []

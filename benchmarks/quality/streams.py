@@ -1,0 +1,99 @@
+"""Jobs of the kind `learn`: concepts learned one after another, and looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from devtools.concept_folders import ConceptFolder, read_concepts
+from devtools.staging import SHIPPED_CONCEPTS
+from small_base.world.sets import CONCEPTS_IN, SETS_FOLDER, read_set
+
+from .jobs import LEARN, Job
+from .variants import VARIANTS
+
+if TYPE_CHECKING:
+    from cns_core.memory import ConceptMemory
+
+    from .bench import Bench
+
+# Streams of four kinds of concepts each.
+FOURS = (
+    ("panda", "teapot", "parrot", "unicorn"),
+    ("poodle", "pop-print-style", "reef-place", "backpack"),
+    ("ladybug", "volcano-place", "racing-car", "blueprint-style"),
+    ("skunk", "nesting-dolls", "openmoji-style", "roller-skate"),
+)
+EACH, AT_THE_END, NEVER = "after each", "at the end", "never"  # when concepts are drawn and judged
+PICTURES = 2  # of each prompt of an ordered set
+
+
+def stream_job(
+    stream: Sequence[str], method: str, seed: int, draw: str, settings: Mapping[str, Any], **more: Any
+) -> Job:
+    """Learn folders of concepts in this order by a variant.
+
+    settings: of all variants, by name; those that decide something here become part of the job. more: what
+    is known of the base, and `prompts_of`, the number of the set whose prompts are drawn at the end.
+    """
+    values = {"stream": list(stream), "method": method, "seed": seed, "draw": draw, **more}
+    return Job(LEARN, {**values, **VARIANTS[method].settings(settings)})
+
+
+def learned(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Learn the concepts of one job in order, and look at all learned so far after each."""
+    memory, stages = None, []
+    folders = read_concepts(SHIPPED_CONCEPTS, values["stream"])
+    method, seed = values["method"], values["seed"]
+    for index, folder in enumerate(folders):
+        memory, facts = bench.learn(bench.concept(folder), memory, method, seed, values)
+        so_far, last = folders[: index + 1], index + 1 == len(folders)
+        seen = bench.look(memory, so_far)
+        drawn = so_far if values["draw"] == EACH or (last and values["draw"] == AT_THE_END) else []
+        scores = {}
+        for one in drawn:
+            others = [other for other in so_far if other is not one and other.kind == one.kind]
+            scores[one.name] = bench.score(one, memory, method, seed, others)
+        stages.append({"learned": folder.name, **facts, **seen, "scores": scores})
+        _tell(method, seed, stages[-1])
+    if memory is None or "prompts_of" not in values:
+        return {"stages": stages}
+    return {"stages": stages, "set_prompts": set_prompts(bench, memory, values["prompts_of"], seed)}
+
+
+def set_prompts(bench: Bench, memory: ConceptMemory, number: int, seed: int) -> dict[str, Any]:
+    """The prompts of an ordered set, with one, two and three concepts in them, drawn and judged."""
+    known = {f"<{folder.name}>": folder for folder in every_concept()}
+    groups, found = read_set(SETS_FOLDER / f"set{number}.json"), {}
+    for group in CONCEPTS_IN:
+        prompts = [prompt for prompt in groups.prompts[group] for _ in range(PICTURES)]
+        shown = [[known[f"<{one.name}>"] for one in groups.concepts_in(prompt)] for prompt in prompts]
+        plain = []
+        for prompt, folders in zip(prompts, shown, strict=True):
+            for folder in folders:
+                prompt = prompt.replace(f"<{folder.name}>", folder.class_word)
+            plain.append(prompt)
+        drawn = bench.draw(memory, prompts, seed)
+        found[group] = bench.judge.together(drawn, plain, shown)
+    return found
+
+
+def folders_of_set(number: int) -> list[str]:
+    """The folders of an ordered set's concepts, which the set calls by their names."""
+    folders = {folder.name: folder.folder.name for folder in every_concept()}
+    return [folders[one.name] for one in read_set(SETS_FOLDER / f"set{number}.json").concepts]
+
+
+def every_concept() -> list[ConceptFolder]:
+    """All that are shipped, by the names of their folders."""
+    return read_concepts(SHIPPED_CONCEPTS)
+
+
+def _tell(method: str, seed: int, stage: Mapping[str, Any]) -> None:
+    fits = ", ".join(f"{name} {fit:.4f}" for name, fit in stage["fit"].items())
+    shown = ", ".join(f"{score['score']:.2f}" for score in stage["scores"].values()) or "not drawn"
+    print(
+        f"[learning] {method}, seed {seed}, after {stage['learned']}: fit {fits}; "
+        f"drift {stage['drift']:.4f}; scores {shown}",
+        flush=True,
+    )

@@ -1,0 +1,174 @@
+"""The suites: what is compared, as lists of jobs. Each is a function of what was asked for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cns_core.methods.cns.scores import SCORES
+from cns_core.text_features import TOKEN_CHOICES
+
+from .jobs import Job
+from .overlap import overlap_job
+from .streams import AT_THE_END, EACH, FOURS, NEVER, every_concept, folders_of_set, stream_job
+from .variants import VARIANTS
+from .worker import BASE
+
+SETS = (1, 2, 3)
+# Concepts that are easily taken for each other, by their class and their looks.
+ALIKE = (("panda", "skunk"), ("poodle", "leopard"), ("unicorn", "panda"), ("reef-place", "space-place"))
+ABLATION = ("cns", "random entries", "cns without L_reg", "random entries without L_reg", "all K/V")
+COMPARED = (
+    "directions",
+    *ABLATION,
+    "perfusion",
+    "continual diffusion",
+    "low-rank merged",
+    "lora",
+    "orthogonal adaptation",
+    "token alone",
+)
+ORDERS = 3  # of the first set, besides its own
+# Of what is swept, one at a time, everything else being the bench's own.
+SWEEPS: Mapping[str, Mapping[str, Sequence[Any]]] = {
+    "directions": {
+        "directions": (1, 2, 4, 8, 12, 16, 32),
+        "least_gain": (1.0, 3.0, 10.0, 30.0),
+        "general_prompts": (128, 1024, 4096),
+        "class_weight": (1.0, 10.0, 100.0),
+        "direction_lr": (0.1, 0.3, 1.0),
+        "guard": (0.0, 0.1, 1.0),
+        "token_lr": (3e-3, 1e-2, 3e-2),
+        "steps": (75, 150, 300),
+    },
+    "cns": {
+        "budget_percent": (2.0, 6.5, 17.0),
+        "calibration_prompts": (16, 64, 128),
+        "keep_earlier": (0.0, 1e-3, 1e-2, 1e-1),
+        "neuron_lr": (3e-4, 1e-3, 3e-3),
+        "token_lr": (3e-3, 1e-2, 3e-2),
+        "steps": (75, 150, 300),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """methods: variants, none for the suite's own; seeds: how many; quick: what fits 20 minutes on two cores;
+    settings: of all variants, by name.
+    """
+
+    methods: tuple[str, ...]
+    seeds: int
+    quick: bool
+    settings: Mapping[str, Any]
+
+    def runs(self, default: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """Seed by seed, every method."""
+        for seed in range(self.seeds):
+            for method in self.methods or (default[:2] if self.quick else default):
+                yield seed, method
+
+    def stream(self, stream: Sequence[str], method: str, seed: int, draw: str, **more: Any) -> Job:
+        return stream_job(stream, method, seed, draw, self.settings, **BASE, **more)
+
+
+def paper(asked: Asked) -> list[Job]:
+    """Three ordered sets of seven, drawn by prompts with one, two and three concepts (Table 1)."""
+    sets = SETS[:1] if asked.quick else SETS
+    return [
+        asked.stream(
+            _short(folders_of_set(number), asked), method, seed, AT_THE_END, **_prompts(number, asked)
+        )
+        for seed, method in asked.runs(COMPARED)
+        for number in sets
+    ]
+
+
+def long(asked: Asked) -> list[Job]:
+    """All twenty concepts in one stream."""
+    stream = [folder.folder.name for folder in every_concept()]
+    return [
+        asked.stream(_short(stream, asked, 5), method, seed, AT_THE_END)
+        for seed, method in asked.runs(COMPARED)
+    ]
+
+
+def order(asked: Asked) -> list[Job]:
+    """The first set in its own and other orders."""
+    found, own = [], _short(folders_of_set(1), asked)
+    for seed, method in asked.runs(("directions", "cns", "all K/V")):
+        for number in range(1 if asked.quick else ORDERS + 1):
+            stream = list(own)
+            if number or asked.quick:
+                random.Random(number).shuffle(stream)
+            found.append(asked.stream(stream, method, seed, AT_THE_END))
+    return found
+
+
+def alike(asked: Asked) -> list[Job]:
+    """Pairs of concepts that are easily taken for each other."""
+    pairs = ALIKE[:1] if asked.quick else ALIKE
+    runs = asked.runs(("directions", "cns", "all K/V", "lora", "token alone"))
+    return [asked.stream(pair, method, seed, EACH) for seed, method in runs for pair in pairs]
+
+
+def forgetting(asked: Asked) -> list[Job]:
+    """The first set, every concept drawn again after each (Fig. 5)."""
+    stream = _short(folders_of_set(1), asked)
+    return [asked.stream(stream, m, seed, EACH) for seed, m in asked.runs(("directions", *ABLATION))]
+
+
+def ablation(asked: Asked) -> list[Job]:
+    """CNS and what is left out of it, on four streams (Table 2)."""
+    streams = FOURS[:1] if asked.quick else FOURS
+    return [
+        asked.stream(stream, method, seed, AT_THE_END)
+        for seed, method in asked.runs(ABLATION)
+        for stream in streams
+    ]
+
+
+def overlap(asked: Asked) -> list[Job]:
+    """Concept neurons of eleven prompts, one word changed at a time (Fig. 7)."""
+    scores = list(SCORES)[:1] if asked.quick else list(SCORES)
+    return [
+        overlap_job(asked.settings, score, tokens, **BASE) for score in scores for tokens in TOKEN_CHOICES
+    ]
+
+
+def sweep(asked: Asked) -> list[Job]:
+    """One setting at a time, on the first stream of four, without drawing."""
+    found = []
+    for seed in range(asked.seeds):
+        for method in asked.methods or tuple(SWEEPS):
+            if method not in SWEEPS:
+                raise ValueError(f"Nothing is swept of {method!r}; expected one of: {', '.join(SWEEPS)}.")
+            for setting, values in SWEEPS[method].items():
+                for value in values[::2] if asked.quick else values:
+                    settings = {**asked.settings, setting: value}
+                    stream = FOURS[0][: 2 if asked.quick else None]
+                    found.append(stream_job(stream, method, seed, NEVER, settings, **BASE))
+    return found
+
+
+SUITES: dict[str, Callable[[Asked], list[Job]]] = {
+    suite.__name__: suite for suite in (paper, long, order, alike, forgetting, overlap, ablation, sweep)
+}
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """ValueError for one that no bench knows."""
+    if unknown := sorted(set(methods) - set(VARIANTS)):
+        raise ValueError(f"Unknown methods: {', '.join(unknown)}. Known ones: {', '.join(VARIANTS)}.")
+
+
+def _short(stream: Sequence[str], asked: Asked, count: int = 3) -> list[str]:
+    return list(stream[:count] if asked.quick else stream)
+
+
+def _prompts(number: int, asked: Asked) -> dict[str, int]:
+    # The set's prompts name all of its concepts, and a quick run learns some.
+    return {} if asked.quick else {"prompts_of": number}

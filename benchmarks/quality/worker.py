@@ -1,0 +1,54 @@
+"""Does jobs: ComfyUI and one base model in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devtools.staging import JUDGE, expanded_base
+
+from ..host import start_host
+from .jobs import LEARN, Job
+from .variants import SETTINGS
+
+if TYPE_CHECKING:
+    from .bench import Bench
+
+RESOLUTION, CFG = 64, 3.0  # of the small base
+BASE = {"resolution": RESOLUTION, "cfg": CFG}
+
+
+class Worker:
+    """kinds of jobs: `learn` (`streams.py`), `overlap` (`overlap.py`).
+
+    Args:
+        output: the file of the records; what is drawn lies in the folder beside it.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        checkpoint: Path | None = None,
+        judge: Path = JUDGE,
+        resolution: int = RESOLUTION,
+        cfg: float = CFG,
+    ) -> None:
+        start_host()
+        from .bench import Bench, Options
+
+        settings = {name: default for name, default, _ in SETTINGS}
+        self._bench = Bench(Options(checkpoint or expanded_base(), judge, resolution, cfg, output, settings))
+
+    def __call__(self, job: Job) -> Mapping[str, Any]:
+        import torch
+
+        from .overlap import overlap
+        from .streams import learned
+
+        kinds: dict[str, Callable[[Bench, Mapping[str, Any]], dict[str, Any]]] = {
+            LEARN: learned,
+            "overlap": overlap,
+        }
+        with torch.inference_mode():  # as the host runs nodes
+            return kinds[job.kind](self._bench, job.values)

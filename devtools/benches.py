@@ -1,0 +1,17 @@
+"""What `dev.py bench` measures by programs of their own."""
+
+from __future__ import annotations
+
+# Of benchmarks/quality/suites.py, which needs the environment: their names are the program's first word.
+SUITES = ("paper", "long", "order", "alike", "forgetting", "overlap", "ablation", "sweep")
+
+# What `bench` measures by a program of its own, which knows its own options.
+BENCHES = {
+    "learning": "benchmarks.quality",
+    "pairs": "benchmarks.quality.pairs",
+    "unlearn": "benchmarks.quality.unlearn",
+    **dict.fromkeys(SUITES, "benchmarks.quality.suite"),
+    "directions": "benchmarks.directions",
+    "faults": "benchmarks.faults",
+    "speed": "benchmarks.speed",
+}

@@ -1,0 +1,167 @@
+"""The suites: their jobs, what is done of them, and their tables, without a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.quality import report, suite
+from benchmarks.quality.jobs import Job, Records, done_here
+from benchmarks.quality.judge import Judge, fidelity
+from benchmarks.quality.overlap import PROMPTS
+from benchmarks.quality.streams import folders_of_set
+from benchmarks.quality.suites import SUITES, Asked
+from benchmarks.quality.variants import SETTINGS, VARIANTS
+from devtools import benches
+from devtools.concept_folders import ConceptFolder
+
+DEFAULTS = {name: default for name, default, _ in SETTINGS}
+
+
+def asked(quick: bool = False, methods: tuple[str, ...] = (), seeds: int = 1) -> Asked:
+    return Asked(methods, seeds, quick, DEFAULTS)
+
+
+def test_the_command_line_knows_every_suite() -> None:
+    assert tuple(SUITES) == benches.SUITES and set(benches.SUITES) < set(benches.BENCHES)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_is_a_list_of_different_jobs_that_a_file_can_hold(name: str, tmp_path: Path) -> None:
+    jobs = SUITES[name](asked(seeds=2))
+    quick = SUITES[name](asked(quick=True))
+    assert 0 < len(quick) < len(jobs)
+    for job in jobs:
+        assert json.loads(json.dumps(job.values)) == job.values and job.told()
+    records = Records(tmp_path / "runs.jsonl")
+    left = records.missing(jobs)
+    # What is swept passes by the bench's own value once for each setting.
+    assert len(left) == len(jobs) or name == "sweep"
+    records.add(left[0], {"stages": []})
+    assert len(Records(tmp_path / "runs.jsonl").missing(jobs)) == len(left) - 1
+
+
+def test_methods_and_seeds_are_chosen() -> None:
+    jobs = SUITES["paper"](asked(methods=("cns", "perfusion"), seeds=3))
+    assert len(jobs) == 2 * 3 * 3 and {job.values["method"] for job in jobs} == {"cns", "perfusion"}
+    assert [j.values["stream"] for j in jobs[:3]] == [folders_of_set(number) for number in (1, 2, 3)]
+    assert [job.values["prompts_of"] for job in jobs[:3]] == [1, 2, 3]
+    with pytest.raises(ValueError, match="Nothing is swept of 'lora'"):
+        SUITES["sweep"](asked(methods=("lora",)))
+
+
+def test_a_variants_own_settings_are_part_of_its_job() -> None:
+    found = {
+        j.values["method"]: j.values for j in SUITES["ablation"](asked(quick=True, methods=tuple(VARIANTS)))
+    }
+    assert found["cns"]["keep_earlier"] == 1e-3 and found["cns without L_reg"]["keep_earlier"] == 0
+    assert "least_gain" not in found["cns"] and "least_gain" in found["directions"]
+
+
+def test_fig_7_changes_one_word_at_a_time() -> None:
+    texts = [rest.format(noun).split() for noun, rest in PROMPTS]
+    assert len(texts) == len({tuple(text) for text in texts}) == 11
+    assert all(sum(a != b for a, b in zip(texts[0], text, strict=True)) == 1 for text in texts[1:])
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    jobs = [Job("learn", {"method": "cns", "seed": seed, "rank": 4}) for seed in range(3)]
+    path = tmp_path / "folder" / "runs.jsonl"
+    records = Records(path)
+    for job, result in done_here(jobs[:2], lambda job: {"found": job.values["seed"]}):
+        records.add(job, result)
+    again = Records(path)
+    assert again.missing([*jobs, *jobs]) == jobs[2:]
+    assert again.of(jobs[1]) == {"kind": "learn", "method": "cns", "seed": 1, "rank": 4, "found": 1}
+    assert again.of(Job("overlap", jobs[1].values)) is None
+
+
+def test_a_setting_that_came_later_was_what_it_is_by_default(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"method": "cns", "stages": []}\n')
+    records = Records(path, {"rank": 4})
+    assert records.of(Job("learn", {"method": "cns", "rank": 4})) is not None
+    assert records.of(Job("learn", {"method": "cns", "rank": 5})) is None
+
+
+def test_a_line_that_was_cut_off_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"method": "cns"}\n{"meth')
+    with pytest.raises(ValueError, match=r"Line 2 of .*runs\.jsonl is no JSON.*remove it"):
+        Records(path)
+
+
+def test_what_is_left_is_listed_without_a_model(tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "runs.jsonl"
+    words = ["alike", "--quick", "--methods", "cns", "lora", "--list", "--output", str(output)]
+    jobs = SUITES["alike"](asked(quick=True, methods=("cns", "lora")))
+    Records(output).add(jobs[0], {"stages": []})
+    assert suite.main(words) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines() == ["2 jobs, of which 1 are done already", "learn, lora, panda -> skunk, seed 0"]
+    assert suite.main(["alike", "--methods", "none of them"]) == 2
+    assert "Unknown methods: none of them" in capsys.readouterr().err
+
+
+class Scorer:
+    """Sees a picture as the two numbers in its first pixel, and prompts as what they name."""
+
+    def encode_images(self, images: Any) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.as_tensor(images)[:, 0, 0, :2], dim=-1)
+
+    def encode_prompts(self, prompts: Any) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0] if "dog" in prompt else [0.0, 1.0] for prompt in prompts])
+
+
+def pictures(*directions: tuple[float, float]) -> torch.Tensor:
+    return torch.tensor([[*direction, 0.0] for direction in directions])[:, None, None, :]
+
+
+def test_what_the_judge_says() -> None:
+    dog, cat = (ConceptFolder(Path(), name, name, "subject") for name in ("dog", "cat"))
+    given = {"dog": pictures((1, 0), (1, 0.5)), "cat": pictures((0, 1), (0.5, 1))}
+    judge = Judge(Scorer(), lambda f: given[f.name], lambda f: pictures(*[(1, 1)] * 8))
+    seen = judge.look(dog, pictures(*[(1, 0)] * 8), [cat])
+    own, between = 2 / 5**0.5, (0.5**0.5 + 3 / 10**0.5) / 2
+    assert seen["real"] == pytest.approx(own) and seen["class_word"] == pytest.approx(between)
+    assert seen["clip_i"] == pytest.approx((1 + own) / 2) and seen["clip_t"] == pytest.approx(1)
+    assert seen["score"] == pytest.approx(((1 + own) / 2 - between) / (own - between))
+    as_cat = (0 + 1 / 5**0.5) / 2
+    assert seen["taken_for"]["cat"] == pytest.approx((as_cat - between) / (own - between))
+    drawn = pictures((1, 0), (0, 1), (1, 0), (0, 1))
+    both = judge.together(drawn, ["a dog", "a dog", "a cat", "a cat"], [[dog], [dog], [cat], [dog, cat]])
+    each = [(1 + own) / 2, as_cat, as_cat, ((1 + own) / 2 + as_cat) / 2]
+    assert both["clip_i"] == pytest.approx(sum(each) / 4) and both["pictures"] == 4
+    assert both["best_clip_i"] == pytest.approx((each[0] + each[3]) / 2)
+    assert both["clip_t"] == 0.5 and both["best_clip_t"] == 1
+
+
+def test_fidelity_is_the_share_that_is_nearest_to_its_own_prompt() -> None:
+    eye = torch.eye(4)
+    assert fidelity(eye, eye) == 1 and fidelity(eye.roll(1, 0), eye) == 0
+    assert fidelity(eye[[0, 1, 0, 0]], eye) == 0.5
+
+
+def test_tables() -> None:
+    groups = {"single": {"clip_i": 0.5, "best_clip_i": 0.6, "clip_t": 0.2, "best_clip_t": 0.3, "pictures": 4}}
+    other = {"single": {**groups["single"], "clip_i": 0.7}}
+    records = [{"method": "cns", "set_prompts": groups}, {"method": "cns", "set_prompts": other}]
+    assert (
+        report.set_prompts(records)
+        .splitlines()[-1]
+        .startswith("| cns | 2 | single | 0.600 (0.500 to 0.700) | 0.600")
+    )
+    score = {"score": 0.9, "taken_for": {"b": 0.1}, "fidelity": 0.5, "fidelity_of_class_word": 1.0}
+    stages = [{"scores": {}}, {"scores": {"a": score, "b": {**score, "taken_for": {"a": 0.3}}}}]
+    table = report.confusion([{"method": "cns", "stream": ["a", "b"], "stages": stages}])
+    assert table.splitlines()[-1].startswith("| cns | 1 | 0.900 (0.900 to 0.900) | 0.200")
+    old = [{"scores": {"a": {"score": 1.0}}}]
+    assert report.confusion([{"method": "cns", "stream": ["a", "b"], "stages": old}]) == ""
+    iou = [[1, 0.5, 0.2], [0.5, 1, 0.2], [0.2, 0.2, 1]]
+    record = {"score": "activation", "tokens": "all", "iou": iou, "same_noun": 0.5, "other_noun": 0.2}
+    assert report.overlaps([record]).splitlines()[-1] == "| activation | all | 0.500 | 0.200 | 0.300 |"
+    assert report.set_prompts([]) == report.overlaps([]) == ""
