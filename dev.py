@@ -31,6 +31,7 @@ the small base model:
   dev.py bench learning       learns the concepts that it has never seen, and scores them
   dev.py bench pairs          learns two things and draws both in one picture, by several ways to ask for it
   dev.py bench unlearn        erases a word, and tells what goes with it and what an attack brings back
+  dev.py bench space          a space of many faces: new ones out of it, and faces moved along directions
   dev.py bench directions     how much room the text features of a checkpoint leave for concepts
                 All of them work in small_base/work/ unless --work names another folder.
 
@@ -42,6 +43,7 @@ BENCHES = {
     "learning": "benchmarks.quality",
     "pairs": "benchmarks.quality.pairs",
     "unlearn": "benchmarks.quality.unlearn",
+    "space": "benchmarks.quality.space",
     "directions": "benchmarks.directions",
     "faults": "benchmarks.faults",
     "speed": "benchmarks.speed",
