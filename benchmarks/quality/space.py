@@ -99,8 +99,8 @@ def learned(bench: Bench, face: Face, folder: Path) -> ConceptMemory:
         had = {name: value for part in kept.concepts[0].settings.values() for name, value in part.items()}
         if other := [name for name in SUITED if had[name] != wanted[name]]:
             raise ValueError(
-                f"{path} was learned with {other[0]} {had[other[0]]}, not {wanted[other[0]]}; give --folder a "
-                "new one."
+                f"{path} was learned with {other[0]} {had[other[0]]}, not {wanted[other[0]]}; give --folder "
+                "a new one."
             )
         return kept
     begin = time.process_time()
