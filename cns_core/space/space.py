@@ -91,8 +91,8 @@ class ConceptSpace:
         generator = torch.Generator().manual_seed(seed)
         z = torch.randn(count, generator=generator, dtype=torch.float64)
         scale = distance / (len(self.members) - 1) ** 0.5
-        step: Tensor = self.axes[:, :count] @ z
-        return self.mean() + scale * step
+        weights: Tensor = self.mean() + scale * self.axes[:, :count] @ z
+        return weights
 
     def size(self, step: Tensor) -> float:
         """How long a step `(N,)`, whose weights sum to 0, is: 1 is as far as the concepts lie from their
@@ -111,7 +111,8 @@ class ConceptSpace:
         components go. They sum to 0.
         """
         axes = self.axes[:, : self.used(components)]
-        return axes @ (axes.T @ self._between(toward, away))
+        weights: Tensor = axes @ (axes.T @ self._between(toward, away))
+        return weights
 
     def told_apart(self, toward: Sequence[int], away: Sequence[int], components: int) -> float:
         """Of how many concepts of both lists the space tells from the others which list they belong to: each
