@@ -33,6 +33,7 @@ async def comfy_entrypoint() -> Any:
             neurons,
             refine,
             score,
+            space,
             train,
         )
 
@@ -57,6 +58,8 @@ async def comfy_entrypoint() -> Any:
         refine.RefineConcept,
         merge.MergeMemories,
         join.MergeConcepts,
+        space.SampleConcept,
+        space.EditConcept,
         export.ExportConceptMemory,
         foreign.ImportConcept,
         matrix.ConceptMatrix,

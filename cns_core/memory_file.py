@@ -31,6 +31,7 @@ from .method import Change
 from .methods import METHODS
 from .model_card import model_card
 from .projections import ProjectionLayout
+from .space.change import OutOfSpace
 from .tensor_file import MAX_HEADER, TensorFileError, read_tensors
 from .thumbnails import check_thumbnail
 from .tokens import MAX_VECTORS, TokenVectors
@@ -43,11 +44,14 @@ Tensors = dict[str, torch.Tensor]
 
 
 class _Reader(Protocol):
-    """What reads changes: a method, a rule of joining, or a way to erase."""
+    """What reads changes: a method, a rule of joining, a space of concepts, or a way to erase."""
 
     def read(self, layout: ProjectionLayout, tensors: Mapping[str, torch.Tensor]) -> Change:
         """See `Method.read`."""
         ...
+
+
+_KNOWN: Mapping[str, _Reader] = {**METHODS, **JOININGS, OutOfSpace.name: OutOfSpace()}
 
 
 class MemoryFileError(ValueError):
@@ -206,7 +210,7 @@ def _base(tensors: Tensors, manifest: Manifest) -> ModelIdentity:
 
 def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) -> LearnedConcept:
     """One concept, of all of its tensors."""
-    known: Mapping[str, _Reader] = ERASURES if entry.kind == ERASURE else {**METHODS, **JOININGS}
+    known: Mapping[str, _Reader] = ERASURES if entry.kind == ERASURE else _KNOWN
     if entry.method not in known:
         raise ValueError(
             f"it was learned by the method {entry.method!r}; this pack knows {', '.join(known)}. "

@@ -11,6 +11,7 @@ BENCHES = {
     "pairs": "benchmarks.quality.pairs",
     "unlearn": "benchmarks.quality.unlearn",
     **dict.fromkeys(SUITES, "benchmarks.quality.suite"),
+    "space": "benchmarks.quality.space",
     "directions": "benchmarks.directions",
     "faults": "benchmarks.faults",
     "speed": "benchmarks.speed",

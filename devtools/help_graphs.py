@@ -101,6 +101,22 @@ def _join() -> list[list[Node]]:
     return [[base, first, second], [joined], [tell(joined["text"], "How well both are kept")]]
 
 
+def _sample() -> list[list[Node]]:
+    base = checkpoint()
+    made = Node("SampleConcept", {"files": "faces/*", "name": "new face"})
+    applied = apply_memory(base, made["sampled"])
+    return [[base, made], [applied], [encode(applied["CLIP"], "a photo of <new-face>", "Prompt")]]
+
+
+def _edit() -> list[list[Node]]:
+    base = checkpoint()
+    made = Node("SampleConcept", {"files": "faces/*", "name": "new face"})
+    lists = {"more_like": "<face-3>, <face-8>", "less_like": "<face-1>, <face-5>"}
+    given = {"files": "faces/*", "concept": "<new-face>", "other": made["sampled"]}
+    moved = Node("EditConcept", given | lists)
+    return [[base, made], [moved], [apply_memory(base, moved["edited"])]]
+
+
 def _export() -> list[list[Node]]:
     loaded = _loaded()
     exported = Node("ExportConceptMemory", {"memory": loaded["memory"], "filename": notes.SECOND_FILE})
@@ -148,6 +164,8 @@ COLUMNS: dict[str, Callable[[], list[list[Node]]]] = {
     "RefineConcept": _refine,
     "MergeMemories": _merge,
     "MergeConcepts": _join,
+    "SampleConcept": _sample,
+    "EditConcept": _edit,
     "ExportConceptMemory": _export,
     "ImportConcept": _import,
     "ConceptMatrix": _matrix,

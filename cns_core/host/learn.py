@@ -163,6 +163,8 @@ class Lesson:
             "method": asdict(self.method_settings),
             "select": asdict(self.plan.settings),
         }
+        if self.others:  # what it left is not all that it needs
+            kept["after"] = {"concepts": len(self.others)}
         if self.refining is not None:
             kept["refined"] = {"from": self.refining.concept.digest()}
         return kept

@@ -14,6 +14,7 @@ from ..memory import ConceptMemory
 from ..methods import METHODS
 from ..refine import to_refine
 from ..settings import TrainSettings, described, from_kept
+from ..space.change import OutOfSpace
 from .kept import Limits
 from .learn import Learned, Lesson, Preview, learn
 from .prepare import prepare
@@ -56,6 +57,11 @@ def refine(
             f"{learned.token} was joined with others by {learned.method}: what is there of it is a share "
             "that was made with them in view. Learn it further in the memory that it came from, and join "
             "again."
+        )
+    if learned.method == OutOfSpace.name:
+        raise ValueError(
+            f"{learned.token} was made out of a space of concepts, not learned from pictures, so that there "
+            "is nothing to go on with. Learn these pictures as a new concept, or edit it in its space."
         )
     method = METHODS[learned.method]
     kept = learned.settings

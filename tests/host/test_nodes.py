@@ -14,6 +14,8 @@ NODE_IDS = {
     "RefineConcept",
     "MergeMemories",
     "MergeConcepts",
+    "SampleConcept",
+    "EditConcept",
     "ExportConceptMemory",
     "ImportConcept",
     "ConceptMatrix",

@@ -27,6 +27,8 @@ def sound(models, random_model, dog, dog_neurons, dog_memory):
         "RefineConcept": {**models, "vae": random_model.vae, "memory": dog_memory, "concept": dog},
         "MergeMemories": {**models, "first": dog_memory, "second": dog_memory},
         "MergeConcepts": {**models, "memory_1": dog_memory, "memory_2": dog_memory, "rule": "sum"},
+        "SampleConcept": {"memory": dog_memory, "files": ""},
+        "EditConcept": {"memory": dog_memory, "files": "", "other": dog_memory},
         "ExportConceptMemory": {"memory": dog_memory, "filename": "values"},
         "ConceptMatrix": {**models, "vae": random_model.vae, "memory": dog_memory},
     }
