@@ -34,6 +34,7 @@ FALLBACK, RANDOM = "the words to fall back on", "random things"
 class SalUnSettings(TrainingSettings):
     """And which entries, and what they learn."""
 
+    steps: int = whole(500, 1, 100_000, "Optimizer steps.")
     weight_lr: float = number(1e-5, 0, 1, "Learning rate of the weights. Paper: 1e-5.", step=1e-6, digits=9)
     salient_percent: float = number(
         50.0, 0.01, 100, "Percent of the entries that may move. Paper: 50.", step=1.0

@@ -31,6 +31,7 @@ from .wording import ToErase
 class AmnesiaSettings(TrainingSettings):
     """And how hard weights are held."""
 
+    steps: int = whole(500, 1, 100_000, "Optimizer steps.")
     weight_lr: float = number(1e-5, 0, 1, "Learning rate of the weights. Paper: 1e-5.", step=1e-6, digits=9)
     elastic: float = number(
         10.0,

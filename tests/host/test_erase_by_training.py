@@ -1,5 +1,7 @@
 """EraseConcept by the methods that train, in the real host."""
 
+import sys
+
 import pytest
 import torch
 
@@ -8,11 +10,20 @@ FEW = {
     "general_prompts": 24,
     "resolution": 64,
     "pictures": 2,
-    "steps": 4,
+    "steps": 2,
     "batch_size": 1,
     "weight_lr": 1e-2,
-    "look_steps": 2,
+    "look_steps": 1,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly_drawn(pack):
+    """The pictures that are learned from."""
+    module = sys.modules[f"{pack.__name__}.cns_core.host.erase_by_training"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_HOW", module.Sampling(steps=1, cfg=3.0))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +54,10 @@ def test_it_trains_and_leaves_the_model_bit_for_bit_as_it_was(erase, run, models
     memory, text = erase(method, seed=1)
     entry = memory.concepts[0]
     assert (entry.method, entry.kind, entry.token) == (method, "erasure", "")
-    assert entry.settings["erase"]["steps"] == 4 and entry.settings["erase"]["words"] == ["leopard"]
-    assert all(len(losses) == 4 for losses in entry.losses.values()) and "retain" in entry.losses
+    assert entry.settings["erase"]["steps"] == 2 and entry.settings["erase"]["words"] == ["leopard"]
+    assert all(len(losses) == 2 for losses in entry.losses.values()) and "retain" in entry.losses
     assert any(bool(change.any()) for change in memory.changes().values())
-    assert f"{method}, by weights keys and values, steps 4, weight_lr 0.01" in text
+    assert f"{method}, by weights keys and values, steps 2, weight_lr 0.01" in text
     assert "losses, from the first steps to the last: diffusion" in text
     assert "moves keys and values of general prompts by" in text
     run("ApplyPersonalizedUNet", **models, memory=memory)
@@ -79,20 +90,19 @@ def test_cancel_leaves_the_model_as_it_was_and_the_next_run_goes_on(erase, hook,
     import comfy.model_management as management
 
     def stop(value, total, preview, node_id=None):
-        if (value, total) == (3, 7):  # nothing before training has so many parts
+        if (value, total) == (2, 5):  # nothing before training has so many parts
             management.interrupt_current_processing()
 
-    how = {"method": "salun", "seed": 4, "steps": 7}
+    how = {"method": "salun", "seed": 4, "steps": 5}
     hook(stop)
     with pytest.raises(management.InterruptProcessingException):
         erase(**how)
     hook(None)
     resumed, text = erase(**how)
-    assert "went on after step 3 of 7, where it was stopped" in text
+    assert "went on after step 2 of 5, where it was stopped" in text
     whole, text = erase(**how)
     assert "went on" not in text, "nothing is left of the run that was stopped"
     assert resumed.digest() == whole.digest()
-    assert erase(**{**how, "seed": 5})[0].digest() != whole.digest()
 
 
 @pytest.mark.parametrize("method", METHODS)
