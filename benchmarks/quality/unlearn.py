@@ -46,8 +46,15 @@ PLACES = (
 )
 PARAPHRASES = ("a close-up of a {}", "a drawing of {}", "two {}s in a meadow", "{}")
 TOKEN = "<attack>"
-# Where it is other than what suits real models: it draws 64 pixels, and learns by higher rates.
-ON_SMALL_BASE = {"resolution": 64, "batch_size": 4, "weight_lr": 1e-3}
+# Where it is other than what suits real models: 64 pixels, higher rates, fewer steps.
+ON_SMALL_BASE = {
+    "resolution": 64,
+    "batch_size": 2,
+    "weight_lr": 1e-3,
+    "steps": 40,
+    "pictures": 10,
+    "look_steps": 6,
+}
 
 
 def main() -> int:
