@@ -57,13 +57,14 @@ def forget(memory: ConceptMemory, which: str) -> Forgotten:
     own = earlier = later = 0
     seen = [within(c.change, memory.whole) for c in memory.concepts]
     with_it, without_it = memory.changes(), rest.changes()
+    sums = [is_sum(c.change) for c in memory.concepts]
     for name in concept.change.layout.names:
         moved = concept.change.moved(name)
         ruled, before = torch.zeros_like(moved), torch.zeros_like(moved)
         for number, other in enumerate(seen):
             if number < place:
                 before |= other.moved(name)
-            elif number > place and other.added(name) is None:
+            elif number > place and not sums[number]:
                 ruled |= other.moved(name)
         if name in without_it:
             ruled &= with_it[name] == without_it[name]

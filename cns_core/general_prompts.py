@@ -47,6 +47,11 @@ def general_prompts(count: int, seed: int = 0) -> tuple[str, ...]:
     return tuple(prompts)
 
 
+def things() -> tuple[str, ...]:
+    """Ordinary things by name."""
+    return _words("things")
+
+
 def _made(rng: random.Random) -> str:
     text = _pick(rng, _PATTERNS)
     for name, file in (

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from .memory import ConceptMemory, LearnedConcept
-from .within import is_sum, within
+from .summed import Summed
+from .within import is_sum
 
 GENERAL = "general prompts"
 _HEARD = 0.05  # of keys and values, root mean square, from which a picture looks a little different
@@ -66,10 +67,13 @@ def _gram(memory: ConceptMemory, concept: LearnedConcept) -> Tensor:
     width = memory.layout.shapes[0][1]
     total = torch.zeros(width, width, dtype=torch.float64)
     if all(is_sum(c.change) for c in memory.concepts):
-        own = within(concept.change, memory.layout)
         for name in memory.layout.names:
-            added = own.added(name)
-            if added is not None:
+            if name not in concept.change.layout:
+                continue
+            if isinstance(concept.change, Summed):
+                difference = concept.change.difference(name).float()
+                total += (difference.T @ difference).double()
+            elif (added := concept.change.added(name)) is not None:
                 up, down = (part.double() for part in added)
                 total += down.T @ (up.T @ up) @ down
         return total

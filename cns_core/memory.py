@@ -18,6 +18,7 @@ from .concept import same_name
 from .identity import ModelIdentity
 from .method import Change, Taught
 from .projections import ProjectionLayout
+from .summed import Summed
 from .tokens import TokenVectors
 
 # A name or token, and a number.
@@ -212,6 +213,11 @@ class ConceptMemory:
         for concept in self.concepts:
             strength = strengths.get(concept.handle, 1.0)
             if not strength or name not in concept.change.layout:
+                continue
+            if isinstance(concept.change, Summed):
+                dense = strength * concept.change.difference(name).float()
+                dense = (dense if laid.dense is None else dense.add_(laid.dense)).half()
+                laid = Laid(dense, laid.up, laid.down)
                 continue
             added = concept.change.added(name)
             if added is not None:

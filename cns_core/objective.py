@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from torch import Tensor
+
+from .priors import NoisedBatch, Teacher
+
+
+class Goal(Protocol):
+    """What is to be predicted for the noised pictures of a batch."""
+
+    def target(self, batch: NoisedBatch, teacher: Teacher) -> Tensor:
+        """`(B, C, h, w)`, in the model's own prediction type."""
+        ...
+
+
+class OfPictures:
+    """Their own noise, or v: what makes a model draw them."""
+
+    def target(self, batch: NoisedBatch, teacher: Teacher) -> Tensor:
+        return teacher.levels.target(batch.z0, batch.noise, batch.t)
 
 
 def prediction_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from .concept import Concept
 from .memory import ConceptMemory, LearnedConcept
 from .method import Change, Taught
 from .projections import ProjectionLayout
-from .within import within
+from .within import is_sum, within
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,8 @@ class Refining:
         def ruled(name: str) -> Tensor:
             found = torch.zeros(self.layout.shape(name), dtype=torch.bool)
             for concept in since:
-                change = within(concept.change, self.layout)
-                if change.added(name) is None:
-                    found |= change.moved(name)
+                if not is_sum(concept.change):
+                    found |= within(concept.change, self.layout).moved(name)
             return found
 
         before, after = self.concept.losses, learned.losses

@@ -17,8 +17,8 @@ from torch import Tensor
 from .backend import DiffusionBackend
 from .checkpoint import CheckpointError, TrainerState, check_alike, optimizer_state, restore_optimizer
 from .method import TOKEN, Adaptation, ParameterGroup
-from .objective import prediction_error, total_loss
-from .priors import ClassLatents, NoisedBatch, PriorBatch
+from .objective import Goal, OfPictures, prediction_error, total_loss
+from .priors import ClassLatents, NoisedBatch, Prior, PriorBatch
 from .schedule import NoiseLevels, learning_rate_factor
 from .settings import TrainSettings, clear_name
 from .text_features import TextFeatures
@@ -101,8 +101,14 @@ class ConceptTrainer:
         token_vectors: TokenVectors,
         settings: TrainSettings,
         resume: TrainerState | None = None,
+        goal: Goal | None = None,
+        prior: Prior | None = None,
     ) -> None:
-        self.prior = settings.chosen_prior()
+        """token_vectors: none where something is erased; goal: None is the pictures' own; prior: None is that
+        of the settings.
+        """
+        self.goal = goal or OfPictures()
+        self.prior = prior or settings.chosen_prior()
         self.prior.check_latents(data.class_latents, {image.size for image in data.images})
         self.backend, self.data, self.adaptation, self.settings = backend, data, adaptation, settings
         self.vectors = {
@@ -110,7 +116,7 @@ class ConceptTrainer:
             for n, v in token_vectors.items()
         }
         token = ParameterGroup(TOKEN, "token_lr", settings.token_lr, list(self.vectors.values()))
-        self.groups = [*adaptation.parameter_groups(), token]
+        self.groups = [*adaptation.parameter_groups(), *([token] if self.vectors else [])]
         check_rates(self.groups)
         # Without weight decay, which would pull entries that no gradient asks to move.
         self.optimizer = torch.optim.Adam([{"params": list(g.parameters), "lr": g.rate} for g in self.groups])
@@ -270,13 +276,13 @@ class ConceptTrainer:
         images = [self.data.images[i] for i, _ in picks]
         batch = self._noised(images, [caption for _, caption in picks])
         prior = self.prior.batch(batch, self)
+        target = self.goal.target(batch, self)
 
         self.adaptation.before_forward()
         text = self._text(batch.captions)
         prediction, prior_prediction = self._predictions(batch, text, prior)
         # The prior shares the concept's noise levels, and so their weights.
         weight = levels.min_snr_weight(batch.t, s.min_snr_gamma)
-        target = levels.target(batch.z0, batch.noise, batch.t)
         losses = {DIFFUSION: (prediction_error(prediction, target, self._masks(images)) * weight).mean()}
         if prior is not None and prior_prediction is not None:
             losses[self.prior.loss] = (prediction_error(prior_prediction, prior.target) * weight).mean()
@@ -301,6 +307,8 @@ class ConceptTrainer:
 
     def _text(self, captions: Sequence[str]) -> TextFeatures:
         """Captions with the token; one that several pictures of a batch share is encoded once."""
+        if not self.vectors:
+            return self.frozen_text(captions)
         unique = list(dict.fromkeys(captions))
         encoded = self.backend.encode(unique, self.vectors)
         return encoded.rows([unique.index(caption) for caption in captions])

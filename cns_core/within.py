@@ -27,12 +27,13 @@ from .method import (
     WeightFunction,
 )
 from .projections import ProjectionLayout
+from .summed import Summed
 
 
 def is_sum(change: Change) -> bool:
     """Whether a change is added to whatever is there, rather than taking its place."""
     names = change.layout.names
-    return not names or change.added(names[0]) is not None
+    return isinstance(change, Summed) or not names or change.added(names[0]) is not None
 
 
 def within(change: Change, layout: ProjectionLayout) -> Change:

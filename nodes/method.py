@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,19 +12,22 @@ from ..cns_core.host import queue
 from ..cns_core.host.prepare import prepare
 from ..cns_core.host.progress import Progress
 from ..cns_core.memory import ConceptMemory
-from ..cns_core.method import Method
 from ..cns_core.methods import METHODS
-from ..cns_core.settings import Described, described
 from ..cns_core.within import within
+from .own_settings import (
+    BySetting,
+    chosen_settings,
+    given_of,
+    settings_of,
+    socket_of_methods,
+    told_settings,
+)
 from .sockets import ConceptSocket, MemorySocket, NeuronsSocket, schema
 from .values import checked
 
 # Select Concept Neurons has these, with all of their settings.
 _ELSEWHERE = ("directions", "cns", "guarded neurons")
 OFFERED = {name: method for name, method in METHODS.items() if name not in _ELSEWHERE}
-
-_OWN = "the method's own"  # value, of a setting that is a choice
-_OWN_NUMBER = -1
 
 # Those of several methods; then each method's own, in the order of the registry. A graph keeps the values of
 # widgets by their places, so that new ones go to the end.
@@ -66,7 +68,7 @@ class ChooseMethod(io.ComfyNode):
                     optional=True,
                     tooltip="What was learned before. The same memory as Continual Train's.",
                 ),
-                *(_socket(name, by_method) for name, by_method in _settings().items()),
+                *(socket_of_methods(name, by_method) for name, by_method in _settings().items()),
             ],
             outputs=[
                 NeuronsSocket.Output("neurons", display_name="neurons"),
@@ -88,87 +90,19 @@ class ChooseMethod(io.ComfyNode):
     ) -> io.NodeOutput:
         queue.check_what_follows(cls)
         chosen = OFFERED[method]
-        given = {name: value for name, value in settings.items() if not _is_own(value)}
-        selection, training = (_chosen(kind, given) for kind in (chosen.Selection, chosen.Training))
+        given = given_of(settings)
+        selection, training = (chosen_settings(kind, given) for kind in (chosen.Selection, chosen.Training))
         with Progress(1) as progress:
             plan = prepare(model, clip, concept, memory, chosen, selection, progress.phase)
         plan = replace(plan, training=training)
         left = {} if memory is None else memory.left()
         earlier = {token: within(change, plan.prepared.layout) for token, change in left.items()}
         report = plan.prepared.report(plan.parameters, earlier)
-        text = "\n\n".join([*plan.notes, report, _told(chosen, {**vars(selection), **vars(training)}, given)])
+        told = told_settings(method, {**vars(selection), **vars(training)}, given)
+        text = "\n\n".join([*plan.notes, report, "\n".join(f"- {line}" for line in told)])
         return io.NodeOutput(plan, plan.prepared.picture(earlier), text, ui=ui.PreviewText(text))
 
 
-def _settings() -> dict[str, dict[str, tuple[Any, Described]]]:
-    """By setting, in which methods it is, with its default and what it is there."""
-    found: dict[str, dict[str, tuple[Any, Described]]] = {}
-    for method in OFFERED.values():
-        for kind in (method.Selection, method.Training):
-            for name, setting in described(kind).items():
-                found.setdefault(name, {})[method.name] = setting
+def _settings() -> BySetting:
+    found = settings_of({name: (one.Selection, one.Training) for name, one in OFFERED.items()})
     return {name: found[name] for name in (*_FIRST, *(n for n in found if n not in _FIRST))}
-
-
-def _socket(name: str, by_method: Mapping[str, tuple[Any, Described]]) -> Any:
-    """A setting of all the methods that have it. Each has a value of its own for it, until one is given."""
-    default, what = next(iter(by_method.values()))
-    common: dict[str, Any] = {"optional": True, "tooltip": _tooltip(by_method)}
-    if what.choices or isinstance(default, bool):
-        choices = [c for _, w in (by_method.values()) for c in w.choices] or ["yes", "no"]
-        socket = io.Combo.Input(name, options=[_OWN, *dict.fromkeys(choices)], default=_OWN, **common)
-    elif isinstance(default, str):
-        socket = io.String.Input(name, default="", multiline=True, **common)
-    else:
-        high = max(w.high or 0 for _, w in by_method.values())
-        if isinstance(default, int):
-            # The editor would otherwise add a control that changes a seed after each run.
-            common |= {"control_after_generate": False} if name == "seed" else {}
-            socket = io.Int.Input(name, default=_OWN_NUMBER, min=_OWN_NUMBER, max=int(high), **common)
-        else:
-            digits = [w.digits for _, w in by_method.values()]
-            round_to = None if None in digits else 10.0 ** -max(d for d in digits if d is not None)
-            low, own = float(_OWN_NUMBER), float(_OWN_NUMBER)
-            socket = io.Float.Input(
-                name, default=own, min=low, max=float(high), step=what.step, round=round_to, **common
-            )
-    # For the page, which shows the settings of the chosen method alone.
-    socket.extra_dict = {**(socket.extra_dict or {}), "of_methods": list(by_method)}
-    return socket
-
-
-def _tooltip(by_method: Mapping[str, tuple[Any, Described]]) -> str:
-    """What a setting is in each method, and the method's own value."""
-    methods: dict[str, list[str]] = {}
-    for method, (_, what) in by_method.items():
-        methods.setdefault(what.help, []).append(method)
-    told = [f"{', '.join(names)}: {help}" for help, names in methods.items()]
-    own = ", ".join(f"{method} {_shown(default)}" for method, (default, _) in by_method.items())
-    number = any(isinstance(d, int | float) and not isinstance(d, bool) for d, _ in by_method.values())
-    return " ".join([*told, f"{_OWN_NUMBER if number else _OWN}: {own}."])
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return repr(value) if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _is_own(value: Any) -> bool:
-    return value in (_OWN, "") or (not isinstance(value, str) and value == _OWN_NUMBER)
-
-
-def _chosen(kind: type[Any], given: Mapping[str, Any]) -> Any:
-    known = described(kind)
-    yes_or_no = {name: given[name] == "yes" for name in known if given.get(name) in ("yes", "no")}
-    return kind(**{name: value for name, value in {**given, **yes_or_no}.items() if name in known})
-
-
-def _told(method: Method, used: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The settings as they are used, and which of those given are another method's."""
-    lines = [
-        f"{method.name}, by " + (", ".join(f"{n} {_shown(v)}" for n, v in used.items()) or "no settings")
-    ]
-    if strange := sorted(set(given) - set(used)):
-        lines.append(f"{', '.join(strange)}: of other methods, and not used by {method.name}")
-    return "\n".join(f"- {line}" for line in lines)

@@ -1,6 +1,6 @@
-/** Choose Method: of all the settings only those that the chosen method has. */
+/** Nodes that have a choice of methods: of all the settings only those that the chosen one has. */
 
-const NODE = "ChooseMethod";
+const NODES = ["ChooseMethod", "EraseConcept"];
 const ROW_GAP = 4; // of the classic renderer, between widgets
 
 /**
@@ -10,7 +10,8 @@ const ROW_GAP = 4; // of the classic renderer, between widgets
  * @returns {Record<string, string[]>}
  */
 function ofMethods(node) {
-    const inputs = node.constructor.nodeData?.input?.optional ?? {};
+    const { required, optional } = node.constructor.nodeData?.input ?? {};
+    const inputs = { ...required, ...optional };
     return Object.fromEntries(
         Object.entries(inputs)
             .map(([name, spec]) => [name, spec[1]?.of_methods])
@@ -50,7 +51,7 @@ function showOwn(node) {
 
 /** @param {any} node */
 export function showOwnSettings(node) {
-    if (node.comfyClass !== NODE) return;
+    if (!NODES.includes(node.comfyClass)) return;
     const widget = node.widgets?.find((one) => one.name === "method");
     if (!widget) return;
     const { callback } = widget;

@@ -3,6 +3,7 @@
     python3 dev.py bench unlearn                               tiger, led to dog and to nothing
     python3 dev.py bench unlearn --word zebra --instead horse --keep cow pig
     python3 dev.py bench unlearn --concept panda               also: is what was learned before left alone?
+    python3 dev.py bench unlearn --methods uce esd --set guard=0     by other methods, with settings of theirs
 
 Pictures of the erased word, of its neighbours and of other things are drawn before and after, with the same
 seeds, and the small judge says which of the hundred things that it knows each picture shows most. The attack
@@ -13,7 +14,9 @@ model draws of the word; and, to compare with, on the untouched model.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +46,15 @@ PLACES = (
 )
 PARAPHRASES = ("a close-up of a {}", "a drawing of {}", "two {}s in a meadow", "{}")
 TOKEN = "<attack>"
+# Where it is other than what suits real models: 64 pixels, higher rates, fewer steps.
+ON_SMALL_BASE = {
+    "resolution": 64,
+    "batch_size": 2,
+    "weight_lr": 1e-3,
+    "steps": 40,
+    "pictures": 10,
+    "look_steps": 6,
+}
 
 
 def main() -> int:
@@ -54,8 +66,14 @@ def main() -> int:
     parser.add_argument("--neighbours", nargs="+", default=["lion", "zebra", "cat", "fox"])
     parser.add_argument("--others", nargs="+", default=["dog", "car", "house", "banana"])
     parser.add_argument("--keep", nargs="*", default=[], help="of the neighbours, what the user keeps")
-    parser.add_argument("--erase-weight", type=float, default=1.0)
-    parser.add_argument("--keep-weight", type=float, default=10.0)
+    parser.add_argument("--methods", nargs="+", default=["uce"], help="a run for each, see erasures/")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the methods, such as erase_weight=4; a method takes those that it has",
+    )
     parser.add_argument("--concept", help="a shipped concept to learn by directions first")
     parser.add_argument("--pictures", type=int, default=6, choices=range(1, 7), help="of each thing")
     parser.add_argument("--attack-steps", type=int, default=150, help="0: no attack")
@@ -93,9 +111,12 @@ def runs(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         untouched |= {"attack": _attacked(known, learned, taught, options)}
     _tell(untouched)
     yield untouched
-    for instead in options.instead:
-        memory, told = _erased(bench, learned, instead, options)
-        record = {"run": f"{options.word} to {instead or 'nothing'}", "told": told}
+    for method, instead in itertools.product(options.methods, options.instead):
+        begin = time.perf_counter()
+        memory, told = _erased(bench, learned, instead, method, options)
+        took = round(time.perf_counter() - begin, 1)
+        record = {"run": f"{options.word} to {instead or 'nothing'} by {method}", "told": told}
+        record |= {"seconds": took, "settings": memory.concepts[-1].settings["erase"]}
         record |= _seen(known, memory, options)
         if learned:
             record |= {"learned": bench.look(memory, folders)}
@@ -149,18 +170,36 @@ def _seen(known: Known, memory: ConceptMemory | None, options: argparse.Namespac
 
 
 def _erased(
-    bench: Bench, memory: ConceptMemory | None, instead: str, options: argparse.Namespace
+    bench: Bench, memory: ConceptMemory | None, instead: str, method: str, options: argparse.Namespace
 ) -> tuple[ConceptMemory, list[str]]:
-    from cns_core.erasures.uce import UceSettings
+    from cns_core.erasures import ERASURES
     from cns_core.erasures.wording import ToErase
     from cns_core.host.erase import erase
+    from cns_core.host.progress import Progress
 
-    settings = UceSettings(
-        keep="\n".join(options.keep), erase_weight=options.erase_weight, keep_weight=options.keep_weight
-    )
+    by = ERASURES[method]
+    settings = by.Settings(**_settings(by.Settings, options))
     what = ToErase.of(options.word, instead)
-    done = erase(bench.loaded.model, bench.loaded.clip, memory, what, settings, lambda done, total: None)
+    with Progress(1) as progress:
+        done = erase(bench.loaded.model, bench.loaded.clip, memory, what, settings, progress, by)
     return done.memory, [done.memory.concepts[-1].change.summary(), *done.lines]
+
+
+def _settings(kind: type[Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Those of a method: what suits the small base, and what was asked for."""
+    from cns_core.settings import described
+
+    chosen: dict[str, Any] = {"keep": "\n".join(options.keep)}
+    known = described(kind)
+    for name, value in ON_SMALL_BASE.items():
+        if name in known:
+            chosen[name] = value
+    for one in options.set:
+        name, _, value = one.partition("=")
+        if name in known:
+            default, _ = known[name]
+            chosen[name] = type(default)(value)
+    return chosen
 
 
 def _pictures_of(known: Known, options: argparse.Namespace) -> Concept:
@@ -191,7 +230,9 @@ def _keep(pictures: Tensor, options: argparse.Namespace, memory: ConceptMemory |
 
     rows = [torch.cat(list(row), dim=1) for row in pictures[: -len(PARAPHRASES)].split(options.pictures)]
     last = memory.concepts[-1] if memory is not None else None
-    instead = last.settings["erase"]["instead"][0] or "nothing" if last and not last.token else "untouched"
+    instead = "untouched"
+    if last and not last.token:
+        instead = f"{last.settings['erase']['instead'][0] or 'nothing'}-{last.method.replace(' ', '-')}"
     sheet = (torch.cat(rows) * 255).round().byte().numpy()
     Image.fromarray(sheet).save(options.output.with_name(f"unlearn-{options.word}-{instead}.png"))
 

@@ -24,25 +24,18 @@ import torch
 from torch import Tensor
 
 from ..projections import ProjectionLayout
-from ..settings import check, number, text, whole
+from ..settings import check, number
 from .change import ErasedChange
+from .kept import Kept
 from .pairs import Pairs
 
 _LEFT_OUT = 1e-5  # of the energy of what M moves: a third of a per cent in amplitude
 
 
 @dataclass(frozen=True)
-class UceSettings:
+class UceSettings(Kept):
     """How much is erased and how much is kept."""
 
-    keep: str = text(
-        "",
-        "Words or prompts that must stay as they are, one a line: what is much like the erased. General "
-        "prompts and all learned concepts stay anyway.",
-    )
-    general_prompts: int = whole(
-        0, 0, 65_536, "How many general prompts stay. 0: 4,096 on a GPU, 1,024 on a CPU.", rare=True
-    )
     erase_weight: float = number(
         1.0,
         1e-3,

@@ -39,8 +39,8 @@ class HostBackend:
         known: Mapping[str, Any],
         precision: Precision | None = None,
     ) -> None:
-        """token: the new one, with its starting vectors; known: tokens of the memory, so that captions may
-        mention them; precision: None computes in what is fastest on the models' devices.
+        """token: the new one, with its starting vectors, or nothing; known: tokens of the memory, so that
+        captions may mention them; precision: None computes in what is fastest on the models' devices.
         """
         self.levels = noise_levels(model)
         self._latent_factor = model_family(model).latent_factor
@@ -51,7 +51,8 @@ class HostBackend:
             if "disable_dynamic" in _clone_arguments(model)
             else model.clone()
         )
-        self.clip = with_tokens(clip, {**known, token: dict(token_vectors)})
+        new = {token: dict(token_vectors)} if token else {}
+        self.clip = with_tokens(clip, {**known, **new})
         self._text_device = torch.device(self.clip.patcher.load_device)
         self.precision = precision or fastest_precision(self.device, self._text_device)
         self.model = _computing_in(clone, self.precision.unet)

@@ -50,13 +50,37 @@ def draw_conditioned(
     sampling: Sampling | None = None,
 ) -> Tensor:
     """As `draw`, of conditioning that is made already: for prompts with areas, say."""
-    how, model = sampling or Sampling(), loaded.model
+    latent = _sampled(loaded.model, loaded.clip, positive, size, seeds, sampling or Sampling())
+    return loaded.vae.decode(latent)[..., :3].clamp(0, 1)
+
+
+def draw_latents(
+    model: Model,
+    clip: Clip,
+    prompts: Sequence[str],
+    size: tuple[int, int],
+    seeds: Sequence[int],
+    how: Sampling,
+) -> Tensor:
+    """As `draw`, but the scaled latents `(B, C, h, w)` that the U-Net works in, float32 on the CPU."""
+    latent = _sampled(model, clip, conditioning(clip, prompts), size, seeds, how)
+    return model.model.process_latent_in(latent).float().cpu().clone()  # type: ignore[no-any-return]
+
+
+def _sampled(
+    model: Model,
+    clip: Clip,
+    positive: list[Any],
+    size: tuple[int, int],
+    seeds: Sequence[int],
+    how: Sampling,
+) -> Tensor:
     factor = model_family(model).latent_factor
     shape = (model.model.latent_format.latent_channels, size[0] // factor, size[1] // factor)
     noise = torch.stack(
         [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
     )
-    latent = comfy.sample.sample(
+    latent: Tensor = comfy.sample.sample(
         model,
         noise,
         how.steps,
@@ -64,12 +88,12 @@ def draw_conditioned(
         how.sampler,
         how.scheduler,
         positive,
-        conditioning(loaded.clip, [""]),
+        conditioning(clip, [""]),
         torch.zeros_like(noise),
         disable_pbar=True,
         seed=seeds[0],
     )
-    return loaded.vae.decode(latent)[..., :3].clamp(0, 1)
+    return latent
 
 
 def without_guidance(model: Model) -> Model:

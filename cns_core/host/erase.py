@@ -1,27 +1,35 @@
-"""EraseConcept in the host: what has to stay is measured with the user's own CLIP; nothing is trained."""
+"""EraseConcept in the host: what has to stay is measured with the user's own CLIP; then it is done by a
+formula, or trained (`erase_by_training.py`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import comfy.model_management as management
 import torch
 from torch import Tensor
 
 from ..concept import ERASURE, check_free
+from ..erasures import ERASURES, TRAINED, Erasure
+from ..erasures.kept import Kept
 from ..erasures.pairs import paired
 from ..erasures.uce import Uce, UceSettings, erased, feature_map
 from ..erasures.wording import ToErase, lines_of, named
 from ..general_prompts import general_prompts
 from ..interference import GENERAL, interference
 from ..memory import ConceptMemory, LearnedConcept
+from ..method import Change
 from ..protected import ALL_TOKENS, AUTOMATIC_ON_CPU, AUTOMATIC_ON_GPU
+from .erase_by_training import ToTrain, erase_by_training
 from .model import BaseModel, check_trainable, read_base
+from .progress import Progress
 from .prompt_reader import PromptReader
 from .text import check_length, fault_of_word, with_tokens
-from .types import Clip, Model, OnProgress
+from .types import Clip, Model
 
 _KEPT = "what you keep"
 _INSTEAD = "the words to fall back on"
@@ -40,11 +48,14 @@ def erase(
     clip: Clip,
     memory: ConceptMemory | None,
     what: ToErase,
-    settings: UceSettings,
-    on_progress: OnProgress,
+    settings: Any,
+    progress: Progress,
+    by: Erasure = ERASURES[Uce.name],
 ) -> Erased:
-    """Lead words elsewhere, and keep everything else, the concepts of a memory among it. MODEL and CLIP stay
-    as they are.
+    """Take words out by a way to erase, and keep everything else, the concepts of a memory among it. MODEL
+    and CLIP stay as they are.
+
+    settings: `by.Settings`.
 
     Raises:
         ValueError: words, memory and model do not fit each other; before any long work.
@@ -52,35 +63,64 @@ def erase(
     base = read_base(model, clip)
     earlier = memory or ConceptMemory(base.identity, base.layout)
     _check(model, clip, base, earlier, what, lines_of(settings.keep))
-    reader = PromptReader(clip, earlier.token_vectors(), base.layout.shapes[0][1], on_progress)
-    pairs = paired(what, reader.read)
+    reader = PromptReader(clip, earlier.token_vectors(), base.layout.shapes[0][1], progress.phase)
     moments = _moments(reader, earlier, what, settings)
-    first, second = feature_map(pairs, torch.stack([*moments.values()]).sum(dim=0), settings)
     weights = _weights(base, earlier)
-    change = erased(base.layout, weights, first, second)
+    gram = sum((w.T @ w for w in weights.values()), start=torch.zeros_like(moments[GENERAL]))
+    kept = torch.stack([*moments.values()]).sum(dim=0)
+    losses: dict[str, Tensor] = {}
+    change: Change
+    if isinstance(settings, UceSettings):
+        change, lines = _by_formula(base, weights, what, settings, kept, gram, reader)
+    else:
+        trained = erase_by_training(
+            ToTrain(model, clip, base, earlier, what, TRAINED[by.name], settings, kept, gram), progress
+        )
+        change, losses = trained.change, trained.losses
+        lines = [*_of_losses(losses), *trained.notes]
     concept = LearnedConcept(
         name=what.name,
         token="",
         class_word="",
         kind=ERASURE,
         captions=what.captions(),
-        method=Uce.name,
+        method=by.name,
         change=change,
         token_vectors={},
         settings={"erase": {"words": list(what.words), "instead": list(what.instead), **asdict(settings)}},
-        losses={},
+        losses=losses,
         learned_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     after = earlier.with_learned(concept)
-    gram = sum((w.T @ w for w in weights.values()), start=torch.zeros_like(moments[GENERAL]))
+    heard = interference(after, [concept.handle], moments, gram).told([concept.handle], list(moments))
+    return Erased(after, [*lines, *heard, *reader.notes])
+
+
+def _by_formula(
+    base: BaseModel,
+    weights: Mapping[str, Tensor],
+    what: ToErase,
+    settings: UceSettings,
+    kept: Tensor,
+    gram: Tensor,
+    reader: PromptReader,
+) -> tuple[Change, list[str]]:
+    """UCE's change, and what there is to tell."""
+    pairs = paired(what, reader.read)
+    first, second = feature_map(pairs, kept, settings)
+    change = erased(base.layout, weights, first, second)
+    to = ", ".join(dict.fromkeys(filter(None, what.instead))) or "the same prompts without them"
     way = pairs.way(first, second, gram)
-    lines = [
-        f"keys and values of {', '.join(what.words)} went {way:.1%} of the way to those of "
-        + (", ".join(dict.fromkeys(filter(None, what.instead))) or "the same prompts without them"),
-        *interference(after, [concept.handle], moments, gram).told([concept.handle], list(moments)),
-        *reader.notes,
-    ]
-    return Erased(after, lines)
+    return change, [f"keys and values of {', '.join(what.words)} went {way:.1%} of the way to those of {to}"]
+
+
+def _of_losses(losses: Mapping[str, Tensor]) -> list[str]:
+    """What each was at the beginning and at the end: means of a tenth of the steps."""
+    told = []
+    for name, values in losses.items():
+        some = max(1, len(values) // 10)
+        told.append(f"{name} {float(values[:some].mean()):.3g} to {float(values[-some:].mean()):.3g}")
+    return [f"losses, from the first steps to the last: {', '.join(told)}"] if told else []
 
 
 def _check(
@@ -104,7 +144,7 @@ def _check(
 
 
 def _moments(
-    reader: PromptReader, earlier: ConceptMemory, what: ToErase, settings: UceSettings
+    reader: PromptReader, earlier: ConceptMemory, what: ToErase, settings: Kept
 ) -> dict[str, Tensor]:
     """Second moments `(d, d)` of all that stays, by group: of all general prompts, of each word and of each
     concept a mean over its prompts.

@@ -6,7 +6,7 @@ from ..identity import ModelIdentity
 from .identity import vae_identity
 from .known_models import computes_as, lasting_key
 from .model import noise_levels
-from .types import Loaded
+from .types import Clip, Loaded, Model
 
 
 def models_key(loaded: Loaded, identity: ModelIdentity) -> str:
@@ -14,10 +14,19 @@ def models_key(loaded: Loaded, identity: ModelIdentity) -> str:
 
     identity: of MODEL and CLIP.
     """
-    levels = noise_levels(loaded.model)
-    noise = " ".join(f"{level:.4g}" for level in levels.alphas_cumprod.tolist())
     text, vae = computes_as(identity, loaded.clip), lasting_key(vae_identity(loaded.vae))
-    return f"{text}, {vae}, {levels.prediction_type} over {noise}"
+    return f"{text}, {vae}, {_noise(loaded.model)}"
+
+
+def latents_key(model: Model, clip: Clip, identity: ModelIdentity) -> str:
+    """The same where no VAE takes part."""
+    return f"{computes_as(identity, clip)}, {_noise(model)}"
+
+
+def _noise(model: Model) -> str:
+    levels = noise_levels(model)
+    noise = " ".join(f"{level:.4g}" for level in levels.alphas_cumprod.tolist())
+    return f"{levels.prediction_type} over {noise}"
 
 
 def precision_key(loaded: Loaded) -> str:

@@ -43,6 +43,7 @@ class Sensitivity:
         found = gradient.float()
         if self._times_weight:
             found = found * weight.detach()
+        found = found.reshape(self.sums[name].shape)
         before = self._of_step.get(name)
         self._of_step[name] = found if before is None else before + found
 

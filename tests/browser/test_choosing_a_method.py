@@ -52,3 +52,14 @@ def test_hidden_settings_keep_their_place_in_a_saved_graph(drawn: Any) -> None:
     drawn.evaluate(SAVED_AND_OPENED)
     assert drawn.evaluate(VALUES) == before and before["rank"] == 7
     assert "rank" not in drawn.evaluate(SHOWN)
+
+
+def test_erase_concept_shows_the_chosen_ones_settings_too(drawn: Any) -> None:
+    drawn.evaluate(ADD.replace("ChooseMethod", "EraseConcept"))
+    of_all = ["words", "instead", "keep", "general_prompts"]
+    uce = [*of_all, "erase_weight", "keep_weight", "stay", "method"]
+    assert drawn.evaluate(SHOWN) == uce
+    drawn.evaluate(CHOOSE, "salun")
+    shown = drawn.evaluate(SHOWN)
+    assert shown[:5] == [*of_all, "method"] and {"steps", "guard", "salient_percent"} <= set(shown)
+    assert not {"stay", "negative_guidance", "elastic"} & set(shown)

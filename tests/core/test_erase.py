@@ -295,7 +295,7 @@ def test_a_file_keeps_it(tmp_path):
         ({"name": "<one>"}, "a name without < or >"),
         ({"captions": []}, "no captions"),
         ({"captions": [7]}, "expected text"),
-        ({"method": "directions"}, "method 'directions'; this pack knows uce"),
+        ({"method": "directions"}, "method 'directions'; this pack knows uce, esd"),
         ({"kind": "subject"}, "its token is empty"),
         ({"name": "without lion"}, "share a name"),
     ],
