@@ -26,6 +26,7 @@ async def comfy_entrypoint() -> Any:
             foreign,
             forget,
             join,
+            locate,
             matrix,
             memory,
             merge,
@@ -60,6 +61,7 @@ async def comfy_entrypoint() -> Any:
         export.ExportConceptMemory,
         foreign.ImportConcept,
         matrix.ConceptMatrix,
+        locate.LocateConcept,
         captions.CaptionConceptImages,
     ]
 

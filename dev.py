@@ -31,6 +31,7 @@ the small base model:
   dev.py bench learning       learns the concepts that it has never seen, and scores them
   dev.py bench pairs          learns two things and draws both in one picture, by several ways to ask for it
   dev.py bench unlearn        erases a word, and tells what goes with it and what an attack brings back
+  dev.py bench places         in which attention layers learned concepts live
   dev.py bench directions     how much room the text features of a checkpoint leave for concepts
                 All of them work in small_base/work/ unless --work names another folder.
 
@@ -42,6 +43,7 @@ BENCHES = {
     "learning": "benchmarks.quality",
     "pairs": "benchmarks.quality.pairs",
     "unlearn": "benchmarks.quality.unlearn",
+    "places": "benchmarks.quality.places",
     "directions": "benchmarks.directions",
     "faults": "benchmarks.faults",
     "speed": "benchmarks.speed",
