@@ -26,6 +26,7 @@ async def comfy_entrypoint() -> Any:
             foreign,
             forget,
             join,
+            locate,
             matrix,
             memory,
             merge,
@@ -63,6 +64,7 @@ async def comfy_entrypoint() -> Any:
         export.ExportConceptMemory,
         foreign.ImportConcept,
         matrix.ConceptMatrix,
+        locate.LocateConcept,
         captions.CaptionConceptImages,
     ]
 

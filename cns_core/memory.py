@@ -85,6 +85,15 @@ class Laid:
     up: Tensor
     down: Tensor
 
+    def to(self, device: torch.device) -> Laid:
+        """The same there."""
+        dense = None if self.dense is None else self.dense.to(device)
+        return Laid(dense, self.up.to(device), self.down.to(device))
+
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to add."""
+        return self.dense is None and not len(self.down)
+
     def in_full(self) -> Tensor:
         """Both parts, float32 `(out, text_dim)`."""
         product = self.up @ self.down

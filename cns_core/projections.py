@@ -8,7 +8,7 @@ Methods that move more of the U-Net have layouts of other matrices (`weight_scop
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import prod
@@ -60,6 +60,13 @@ class ProjectionLayout:
         """Name, shape and place in the flat vector of each projection."""
         for i, name in enumerate(self.names):
             yield name, self.shapes[i], slice(self.offsets[i], self.offsets[i + 1])
+
+    def only(self, names: Collection[str]) -> ProjectionLayout:
+        """The matrices of these names alone, in this layout's order; names that it does not have are left
+        out.
+        """
+        kept = [(name, shape) for name, shape, _ in self.slices() if name in names]
+        return ProjectionLayout(tuple(name for name, _ in kept), tuple(shape for _, shape in kept))
 
     def joined(self, others: Iterable[ProjectionLayout]) -> ProjectionLayout:
         """With the matrices of others that are not in it. ValueError where two disagree about a shape."""

@@ -65,6 +65,13 @@ class Refining:
 
 
 def to_refine(memory: ConceptMemory, concept: Concept) -> Refining:
+    """The concept of a memory that these pictures are of, to be learned further. ValueError as from
+    `pictured`.
+    """
+    return Refining(memory, pictured(memory, concept))
+
+
+def pictured(memory: ConceptMemory, concept: Concept) -> LearnedConcept:
     """The concept of a memory that these pictures are of. ValueError when there is none, or when it goes by
     other words than the pictures' captions.
     """
@@ -73,7 +80,7 @@ def to_refine(memory: ConceptMemory, concept: Concept) -> Refining:
         known = ", ".join(f"{c.token} ({c.name})" for c in memory.with_tokens()) or "nothing"
         raise ValueError(
             f"This memory holds {known}, but these pictures are of {concept.token} ({concept.name}). Give "
-            "Load Concept Images the token of the concept that is to be learned further."
+            "Load Concept Images the token of the concept that is meant."
         )
     for what in ("name", "class_word", "kind"):
         was, is_now = getattr(found, what), getattr(concept, what)
@@ -82,4 +89,4 @@ def to_refine(memory: ConceptMemory, concept: Concept) -> Refining:
                 f"{concept.token} was learned with the {what} {was!r}, but these pictures have {is_now!r}. "
                 f"Write {was!r} in Load Concept Images."
             )
-    return Refining(memory, found)
+    return found

@@ -12,6 +12,7 @@ BENCHES = {
     "unlearn": "benchmarks.quality.unlearn",
     **dict.fromkeys(SUITES, "benchmarks.quality.suite"),
     "space": "benchmarks.quality.space",
+    "places": "benchmarks.quality.places",
     "directions": "benchmarks.directions",
     "faults": "benchmarks.faults",
     "speed": "benchmarks.speed",

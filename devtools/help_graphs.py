@@ -137,6 +137,14 @@ def _matrix() -> list[list[Node]]:
     return [[base, loaded, concept], [matrix], [tell(matrix["text"], "Figures")]]
 
 
+def _locate() -> list[list[Node]]:
+    base, loaded = checkpoint(), _loaded()
+    concept = concept_images("my-panda", "bear", "panda")
+    inputs = _of(base) | {"vae": base["VAE"], "memory": loaded["memory"], "concept": concept["concept"]}
+    located = Node("LocateConcept", inputs)
+    return [[base, loaded, concept], [located], [tell(located["text"], "Where it lives")]]
+
+
 def _loaded() -> Node:
     return Node("LoadConceptMemory", {"file": _FILE})
 
@@ -169,6 +177,7 @@ COLUMNS: dict[str, Callable[[], list[list[Node]]]] = {
     "ExportConceptMemory": _export,
     "ImportConcept": _import,
     "ConceptMatrix": _matrix,
+    "LocateConcept": _locate,
 }
 
 

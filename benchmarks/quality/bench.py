@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from cns_core.host.prepare import prepare
 from cns_core.host.types import Loaded
 from cns_core.images import Bucketing, images_from_files
 from cns_core.memory import ConceptMemory, LearnedConcept
+from cns_core.method import Method
 from cns_core.settings import TrainSettings
 from devtools.concept_folders import ConceptFolder
 from small_base.comfyui_nodes import load_small_base
@@ -32,6 +33,7 @@ from .fixed_noise import PAIRS, FixedNoise
 from .judge import Judge
 from .prompts import base_prompts, plain_prompts, prompts_for
 from .report import kept_in, kept_name, plain_name
+from .some_layers import SomeLayers
 from .variants import VARIANTS
 
 
@@ -73,18 +75,22 @@ class Bench:
         variant: str,
         seed: int,
         settings: Mapping[str, Any] | None = None,
+        layers: str = "",
     ) -> tuple[ConceptMemory, dict[str, float]]:
         """The memory with one more concept, and how much of K/V may move, how long it took, what it keeps.
 
         settings: in place of the bench's own, as far as they name any.
+        layers: that may move, by their labels (`places.py`); empty for all.
         """
         chosen = VARIANTS[variant]
         wanted = {"prior": chosen.method.prior, **self.options.settings, **(settings or {}), "seed": seed}
         begin = time.perf_counter()
         loaded, selection = self.loaded, chosen.selection(wanted)
+        method: Method = SomeLayers(chosen.method, layers) if layers else chosen.method
         plan = prepare(
-            loaded.model, loaded.clip, concept, memory, chosen.method, selection, lambda done, total: None
+            loaded.model, loaded.clip, concept, memory, method, selection, lambda done, total: None
         )
+        plan = replace(plan, made_from=f"{plan.made_from} {layers}")  # or a result for all would be taken
         prepared = time.perf_counter() - begin
         train = TrainSettings(**{n: wanted[n] for n in TrainSettings().as_dict() if n in wanted})
         lesson = Lesson(

@@ -23,6 +23,7 @@ from cns_core.host.text import token_tables
 from cns_core.host.types import Loaded
 from cns_core.memory import ConceptMemory, Laid
 from cns_core.method import WeightFunction
+from cns_core.noised import Noised, even_levels, noised
 from cns_core.text_features import TextFeatures
 
 PAIRS = 64  # of noise and noise level, for each concept and for each of two kinds of drift
@@ -31,11 +32,9 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Noised latents `(n, C, h, w)`, their noise levels, and the target."""
+    """Pictures, noised, and the prompts to predict the noise by."""
 
-    z_t: Tensor
-    t: Tensor
-    target: Tensor
+    noised: Noised
     captions: Sequence[str]
     class_captions: Sequence[str] = ()
 
@@ -91,7 +90,7 @@ class FixedNoise:
 
     def class_word_error(self, name: str) -> float:
         """What the untouched model's error is under the class word: where learning begins."""
-        return float((self._plain_class[name] - self._of[name].target).square().mean())
+        return float((self._plain_class[name] - self._of[name].noised.target).square().mean())
 
     def look(self, memory: ConceptMemory, names: Sequence[str]) -> Seen:
         """The drift, and the fit and class drift of some concepts of the memory."""
@@ -102,7 +101,7 @@ class FixedNoise:
                 fit, class_drift = {}, {}
                 for name in names:
                     pairs, plain = self._of[name], self._plain_class[name]
-                    error = self._predicted(backend, pairs, pairs.captions) - pairs.target
+                    error = self._predicted(backend, pairs, pairs.captions) - pairs.noised.target
                     fit[name] = float(error.square().mean())
                     class_drift[name] = self._moved(backend, pairs, pairs.class_captions, plain)
         return Seen(fit, drift, class_drift)
@@ -121,14 +120,9 @@ class FixedNoise:
         parts = [backend.encode(unique[i : i + 16], None) for i in range(0, len(unique), 16)]
         text = TextFeatures.concatenated(parts)
         rows = [unique.index(prompt) for prompt in prompts]
-        return torch.cat(
-            [
-                backend.predict(
-                    pairs.z_t[i : i + _AT_ONCE], pairs.t[i : i + _AT_ONCE], text.rows(rows[i : i + _AT_ONCE])
-                )
-                for i in range(0, len(rows), _AT_ONCE)
-            ]
-        )
+        z_t, t = pairs.noised.z_t, pairs.noised.t
+        places = [slice(i, i + _AT_ONCE) for i in range(0, len(rows), _AT_ONCE)]
+        return torch.cat([backend.predict(z_t[at], t[at], text.rows(rows[at])) for at in places])
 
 
 def _adding(laid: Laid) -> WeightFunction:
@@ -145,15 +139,5 @@ def _pairs(
     captions: Sequence[str],
     class_captions: Sequence[str] = (),
 ) -> Pairs:
-    """Noise levels spread evenly, one in each of n equal parts of the schedule, in any order."""
-    count, levels = len(z0), len(backend.levels)
-    even = (torch.arange(count) + torch.rand(count, generator=generator)) * (levels / count)
-    t = even.long().clamp(max=levels - 1)[torch.randperm(count, generator=generator)]
-    noise = torch.randn(z0.shape, generator=generator)
-    return Pairs(
-        backend.levels.add_noise(z0, noise, t),
-        t,
-        backend.levels.target(z0, noise, t),
-        captions,
-        class_captions,
-    )
+    t = even_levels(len(z0), backend.levels, generator)
+    return Pairs(noised(z0, t, backend.levels, generator), captions, class_captions)

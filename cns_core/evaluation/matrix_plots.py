@@ -11,58 +11,25 @@ from itertools import pairwise
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .canvas import FAINT_INK, GRID, INK, LINES, PAPER, Canvas, heat, ticks
+from .canvas import FAINT_INK, GRID, LINES, PAPER, Canvas, ticks
 from .forgetting import ScoreMatrix
+from .heat_table import LABELS, Cell, heat_table, title_of
 
-_LABELS = 190  # pixels, of rows and of the legend
 _CORNERS = (0, 4, 3, 5)  # of marks, one after another where the colours begin again
-_DARK = 118  # of 255; letters on darker colours are white
 _MOST_PIXELS = 40_000_000  # of a page with many pictures; then they become smaller
 _CELL, _LEAST_CELL = 192, 32
 
 
 def heat_map(matrix: ScoreMatrix) -> Tensor:
     """A row for each concept, a column for each stage, the floor first; yellow is the highest score."""
-    columns = matrix.stages + 1
-    width, height = 84, 40
-    left, top = _LABELS + 24, 116
-    right, bottom = left + columns * width, top + len(matrix.concepts) * height
-    canvas = Canvas(max(right + 20, 560), bottom + 78)
-    _title(
-        canvas, f"{matrix.measure} of each concept at each stage", "rows: concepts; columns: concepts learned"
-    )
-    low, high = min(matrix.values()), max(matrix.values())
-
-    def share(value: float) -> float:
-        return (value - low) / (high - low) if high > low else 1.0
-
-    for stage in range(columns):
-        middle = left + (stage + 0.5) * width
-        if stage == 0:
-            canvas.text((middle, top - 30), "class word,", 12, FAINT_INK, "mm")
-            canvas.text((middle, top - 14), "untouched", 12, FAINT_INK, "mm")
-        else:
-            canvas.text((middle, top - 14), str(stage), 14, INK, "mm")
-    for row, concept in enumerate(matrix.concepts):
-        above = top + row * height
-        canvas.text((left - 10, above + height / 2), concept.name, 14, anchor="rm", width=_LABELS)
-        for stage in range(columns):
-            box = (
-                left + stage * width + 1.0,
-                above + 1.0,
-                left + (stage + 1) * width - 1.0,
-                above + height - 1.0,
-            )
-            value = concept.at(stage)
-            if value is None:
-                canvas.rectangle(box, GRID if stage else PAPER)
-                continue
-            colour = heat(share(value))
-            canvas.rectangle(box, colour)
-            centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-            canvas.text(centre, f"{value:.3f}", 14, _letters_on(colour), "mm")
-    _scale(canvas, (left, bottom + 24), low, high)
-    return canvas.tensor()
+    heads: list[str | tuple[str, str]] = [("class word,", "untouched")]
+    heads += map(str, range(1, matrix.stages + 1))
+    rows = [
+        (c.name, [Cell(c.at(stage), blank=stage == 0) for stage in range(matrix.stages + 1)])
+        for c in matrix.concepts
+    ]
+    title = f"{matrix.measure} of each concept at each stage"
+    return heat_table(title, "rows: concepts; columns: concepts learned", heads, rows)
 
 
 def course(matrix: ScoreMatrix) -> Tensor:
@@ -72,12 +39,12 @@ def course(matrix: ScoreMatrix) -> Tensor:
     count = len(matrix.concepts)
     bottom = max(470, 84 + 26 * count)
     canvas = Canvas(960, bottom + 62)
-    _title(
+    title_of(
         canvas,
         f"{matrix.measure} while more is learned",
         "hollow: the class word, drawn by the untouched model",
     )
-    left, top, right = 84, 84, 960 - _LABELS - 70
+    left, top, right = 84, 84, 960 - LABELS - 70
     y_ticks = ticks(min(matrix.values()), max(matrix.values()))
     floors = any(concept.floor is not None for concept in matrix.concepts)
     first = 0 if floors else 1
@@ -114,7 +81,7 @@ def course(matrix: ScoreMatrix) -> Tensor:
             canvas.mark(place(0, concept.floor), corners, colour, filled=False)
         y = top + 10 + number * 26
         canvas.mark((right + 26, y), corners, colour, filled=True)
-        canvas.text((right + 40, y), concept.name, 14, anchor="lm", width=_LABELS + 20)
+        canvas.text((right + 40, y), concept.name, 14, anchor="lm", width=LABELS + 20)
     return canvas.tensor()
 
 
@@ -125,9 +92,9 @@ def picture_grid(
     step = _CELL
     while step > _LEAST_CELL and (step + 6) ** 2 * len(columns) * len(rows) > _MOST_PIXELS:
         step -= 16
-    left, top = _LABELS + 24, 104
+    left, top = LABELS + 24, 104
     canvas = Canvas(max(left + len(columns) * (step + 6) + 14, 560), top + len(rows) * (step + 6) + 14)
-    _title(canvas, title, note)
+    title_of(canvas, title, note)
     for number, label in enumerate(columns):
         middle = left + number * (step + 6) + step / 2
         canvas.text((middle, top - 16), label, 14, anchor="mm", width=step)
@@ -146,7 +113,7 @@ def _wrapped(canvas: Canvas, label: str, middle: tuple[float, float], room: floa
     lines: list[str] = []
     for word in label.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and canvas.fits(longer, 14, _LABELS):
+        if lines and canvas.fits(longer, 14, LABELS):
             lines[-1] = longer
         else:
             lines.append(word)
@@ -154,24 +121,4 @@ def _wrapped(canvas: Canvas, label: str, middle: tuple[float, float], room: floa
     shown = [*lines[: most - 1], " ".join(lines[most - 1 :])] if len(lines) > most else lines
     for number, line in enumerate(shown):
         y = middle[1] + (number - (len(shown) - 1) / 2) * 20
-        canvas.text((middle[0], y), line, 14, anchor="rm", width=_LABELS)
-
-
-def _title(canvas: Canvas, title: str, note: str) -> None:
-    width = canvas.size[0]
-    canvas.text((width / 2, 24), title, 20, anchor="mm", width=width - 40)
-    canvas.text((width / 2, 54), note, 14, FAINT_INK, "mm", width - 40)
-
-
-def _scale(canvas: Canvas, corner: tuple[float, float], low: float, high: float) -> None:
-    """The colours from low to high, with both numbers."""
-    left, top = corner
-    for part in range(160):
-        canvas.rectangle((left + part, top, left + part + 1.0, top + 14.0), heat(part / 159))
-    canvas.text((left - 8, top + 7), f"{low:.3f}", 12, FAINT_INK, "rm")
-    canvas.text((left + 168, top + 7), f"{high:.3f}", 12, FAINT_INK, "lm")
-
-
-def _letters_on(colour: tuple[int, ...]) -> tuple[int, ...]:
-    red, green, blue = colour
-    return PAPER if 0.299 * red + 0.587 * green + 0.114 * blue < _DARK else INK
+        canvas.text((middle[0], y), line, 14, anchor="rm", width=LABELS)
