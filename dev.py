@@ -34,7 +34,7 @@ the small base model:
                               ablation, sweep
   dev.py bench pairs          learns two things and draws both in one picture, by several ways to ask for it
   dev.py bench unlearn        erases a word, and tells what goes with it and what an attack brings back
-  dev.py bench places         in which attention layers concepts live
+  dev.py bench places         in which attention layers learned concepts live
   dev.py bench space          a space of many faces: new ones out of it, and faces moved along directions
   dev.py bench directions     how much room the text features of a checkpoint leave for concepts
                 All of them work in small_base/work/ unless --work names another folder.

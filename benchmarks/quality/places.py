@@ -106,7 +106,7 @@ def one(bench: Bench, folder: ConceptFolder, key: dict[str, Any]) -> dict[str, A
         record["scores"] = _scores(bench, memory, folder)
     if key["halves"]:
         for what, labels in halves(found).items():
-            part, of_part = bench.learn(concept, None, method, seed, ", ".join(labels))
+            part, of_part = bench.learn(concept, None, method, seed, layers=", ".join(labels))
             record["learned"][what] = {"layers": labels, **_seen(bench, part, folder), **of_part}
     return record
 
