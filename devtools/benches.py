@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Of benchmarks/quality/suites.py, which needs the environment: their names are the program's first word.
-SUITES = ("paper", "long", "order", "alike", "forgetting", "overlap", "ablation", "sweep")
+SUITES = ("paper", "long", "order", "alike", "forgetting", "overlap", "ablation", "sweep", "methods")
 
 # What `bench` measures by a program of its own, which knows its own options.
 BENCHES = {

@@ -83,7 +83,8 @@ class Bench:
         layers: that may move, by their labels (`places.py`); empty for all.
         """
         chosen = VARIANTS[variant]
-        wanted = {"prior": chosen.method.prior, **self.options.settings, **(settings or {}), "seed": seed}
+        wanted = {"prior": chosen.method.prior, **self.options.settings, **(settings or {})}
+        wanted |= {**chosen.fixed, "seed": seed}
         begin = time.perf_counter()
         loaded, selection = self.loaded, chosen.selection(wanted)
         method: Method = SomeLayers(chosen.method, layers) if layers else chosen.method

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from cns_core.evaluation.forgetting import ScoreMatrix
-from cns_core.evaluation.sheets import grouped
+from cns_core.evaluation.sheets import grouped, labelled
 
 from .prompts import COUNT
 
@@ -180,6 +180,20 @@ def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) 
         paths.append(kept / f"sheet-{_as_file_name(name)}.jpg")
         sheet.save(paths[-1], quality=92)
     return paths
+
+
+def write_method_sheet(records: Sequence[dict[str, Any]], output: Path) -> Path:
+    """Of runs that learned the same concept alone a row each, by the first seed, and what the untouched base
+    draws of the class word above them.
+    """
+    kept, first = kept_in(output), [record for record in records if record["seed"] == 0]
+    concept = first[0]["stages"][0]["learned"]
+    rows = [("the class word", _parts(kept / plain_name(concept)))]
+    for record in first:
+        rows.append((record["method"], _parts(kept / kept_name(concept, record["method"], 0, 1))))
+    path = kept / f"methods-{concept}.jpg"
+    labelled(rows).save(path, quality=90)
+    return path
 
 
 def _pictures_are_in(kept: Path, record: dict[str, Any]) -> bool:

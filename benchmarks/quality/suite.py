@@ -21,6 +21,7 @@ from typing import Any
 from devtools.paths import ROOT
 
 from .jobs import Job, Record, Records, done_here
+from .report import write_method_sheet
 from .suites import SUITES, Asked, check_methods
 from .variants import SETTINGS
 
@@ -44,7 +45,10 @@ def main(words: Sequence[str] | None = None) -> int:
     for number, (job, result) in enumerate(_done(left, options), start=1):
         records.add(job, result)
         print(f"[{options.suite}] {number} of {len(left)} done: {job.told()}", flush=True)
-    print(told([found for job in jobs if (found := records.of(job)) is not None]))
+    found = [record for job in jobs if (record := records.of(job)) is not None]
+    print(told(found))
+    if options.suite == "methods":
+        print(write_method_sheet(found, options.output))
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cns_core.methods import METHODS
 from cns_core.methods.cns.scores import SCORES
 from cns_core.text_features import TOKEN_CHOICES
 
@@ -154,8 +155,15 @@ def sweep(asked: Asked) -> list[Job]:
     return found
 
 
+def methods(asked: Asked) -> list[Job]:
+    """One concept by every method there is, to be looked at: a row of pictures each."""
+    runs = asked.runs(tuple(METHODS))
+    return [asked.stream(("panda",), method, seed, AT_THE_END) for seed, method in runs]
+
+
 SUITES: dict[str, Callable[[Asked], list[Job]]] = {
-    suite.__name__: suite for suite in (paper, long, order, alike, forgetting, overlap, ablation, sweep)
+    suite.__name__: suite
+    for suite in (paper, long, order, alike, forgetting, overlap, ablation, sweep, methods)
 }
 
 

@@ -55,6 +55,21 @@ def grouped(rows: Sequence[Sequence[Sequence[Image.Image | None]]], gap: int = 8
     return sheet
 
 
+def labelled(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: int = 2) -> Image.Image:
+    """Rows of equally large pictures, each with its label above it, down one column and then the next."""
+    (width, height), most = rows[0][1][0].size, max(len(pictures) for _, pictures in rows)
+    down = -(-len(rows) // columns)
+    step_x, step_y = most * width + 2 * _GAP, height + _CAPTION
+    sheet = Image.new("RGB", (columns * step_x - _GAP, down * step_y + _GAP), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, (label, pictures) in enumerate(rows):
+        x, y = number // down * step_x, number % down * step_y
+        pen.text((x + 2, y + 3), label, fill="black")
+        for place, picture in enumerate(pictures):
+            sheet.paste(picture.convert("RGB"), (x + place * width, y + _CAPTION))
+    return sheet
+
+
 def quartered(pictures: Sequence[Image.Image]) -> Image.Image:
     """Up to four pictures of one size as one, two in a row; a single one stays as it is."""
     if len(pictures) == 1:
