@@ -104,7 +104,7 @@ def _join() -> list[list[Node]]:
 def _sample() -> list[list[Node]]:
     base = checkpoint()
     made = Node("SampleConcept", {"files": "faces/*", "name": "new face"})
-    applied = apply_memory(base, made["sampled"])
+    applied = apply_memory(base, made["memory"])
     return [[base, made], [applied], [encode(applied["CLIP"], "a photo of <new-face>", "Prompt")]]
 
 
@@ -112,9 +112,9 @@ def _edit() -> list[list[Node]]:
     base = checkpoint()
     made = Node("SampleConcept", {"files": "faces/*", "name": "new face"})
     lists = {"more_like": "<face-3>, <face-8>", "less_like": "<face-1>, <face-5>"}
-    given = {"files": "faces/*", "concept": "<new-face>", "other": made["sampled"]}
+    given = {"files": "faces/*", "concept": "<new-face>", "other": made["memory"]}
     moved = Node("EditConcept", given | lists)
-    return [[base, made], [moved], [apply_memory(base, moved["edited"])]]
+    return [[made], [moved, base], [apply_memory(base, moved["memory"])]]
 
 
 def _export() -> list[list[Node]]:
