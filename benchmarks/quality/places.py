@@ -101,10 +101,11 @@ def one(bench: Bench, folder: ConceptFolder, key: dict[str, Any]) -> dict[str, A
     memory, facts = bench.learn(concept, None, method, seed)
     how = LocateSettings(samples=key["samples"], keys_and_values=True)
     found = locate(bench.loaded, memory, concept, how, lambda done, total: None, FLOAT32)
-    record = {**as_record(found), "learned": {ALL_LAYERS: _seen(bench, memory, folder) | facts}}
+    record = as_record(found)
     if key["draw"]:
         record["scores"] = _scores(bench, memory, folder)
     if key["halves"]:
+        record["learned"] = {ALL_LAYERS: {**_seen(bench, memory, folder), **facts}}
         for what, labels in halves(found).items():
             part, of_part = bench.learn(concept, None, method, seed, layers=", ".join(labels))
             record["learned"][what] = {"layers": labels, **_seen(bench, part, folder), **of_part}
@@ -204,22 +205,21 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         ]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     lines += ["", "only here / lost without", ""]
-    lines += ["| concept | trained | seeds | fit | drift | bytes |", "|---|---|---|---|---|---|"]
     for name, mine in of.items():
-        for what in mine[0]["learned"]:
-            found = [record["learned"][what] for record in mine]
-            fit, drift, size = (statistics.mean(f[k] for f in found) for k in ("fit", "drift", "bytes"))
-            layers = f" ({', '.join(found[0]['layers'])})" if "layers" in found[0] else ""
-            lines.append(
-                f"| {name} | {what}{layers} | {len(found)} | {fit:.4f} | {drift:.4f} | {size:,.0f} |"
-            )
-        errors = mine[0]["errors"]
-        by_token = statistics.mean(record["by_the_token"] for record in mine)
-        lines.append(f"| {name} | token alone goes {by_token:.0%} | | {errors['token_alone']:.4f} | | |")
-        for record in mine:
-            if "scores" in record:
-                told = ", ".join(f"{what} {score:.2f}" for what, score in record["scores"].items())
-                lines.append(f"| {name} | scores | seed {record['seed']} | {told} | | |")
+        error = {what: statistics.mean(r["errors"][what] for r in mine) for what in mine[0]["errors"]}
+        by_token, doubt = (statistics.mean(r[what] for r in mine) for what in ("by_the_token", "doubt"))
+        told = ", ".join(f"{what} {value:.4f}" for what, value in error.items())
+        lines.append(f"- {name}: {told}; the token alone goes {by_token:.0%}; figures +- {doubt:.0%}")
+        for scores in (record["scores"] for record in mine if "scores" in record):
+            lines.append("  scores: " + ", ".join(f"{what} {score:.2f}" for what, score in scores.items()))
+    learned = [(name, what, mine) for name, mine in of.items() for what in mine[0].get("learned", ())]
+    if learned:
+        lines += ["", "| concept | trained | fit | drift | bytes |", "|---|---|---|---|---|"]
+    for name, what, mine in learned:
+        found = [record["learned"][what] for record in mine]
+        fit, drift, size = (statistics.mean(f[k] for f in found) for k in ("fit", "drift", "bytes"))
+        layers = f" ({', '.join(found[0]['layers'])})" if "layers" in found[0] else ""
+        lines.append(f"| {name} | {what}{layers} | {fit:.4f} | {drift:.4f} | {size:,.0f} |")
     return "\n".join(lines)
 
 
