@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from .priors import NoisedBatch, Teacher
+from .priors import NoisedBatch, Prior, Teacher
 
 
 class Goal(Protocol):
@@ -23,6 +24,14 @@ class OfPictures:
 
     def target(self, batch: NoisedBatch, teacher: Teacher) -> Tensor:
         return teacher.levels.target(batch.z0, batch.noise, batch.t)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is asked of the pictures, and of what is kept."""
+
+    goal: Goal
+    prior: Prior
 
 
 def prediction_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

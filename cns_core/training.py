@@ -17,8 +17,8 @@ from torch import Tensor
 from .backend import DiffusionBackend
 from .checkpoint import CheckpointError, TrainerState, check_alike, optimizer_state, restore_optimizer
 from .method import TOKEN, Adaptation, ParameterGroup
-from .objective import Goal, OfPictures, prediction_error, total_loss
-from .priors import ClassLatents, NoisedBatch, Prior, PriorBatch
+from .objective import Objective, OfPictures, prediction_error, total_loss
+from .priors import ClassLatents, NoisedBatch, PriorBatch
 from .schedule import NoiseLevels, learning_rate_factor
 from .settings import TrainSettings, clear_name
 from .text_features import TextFeatures
@@ -101,14 +101,13 @@ class ConceptTrainer:
         token_vectors: TokenVectors,
         settings: TrainSettings,
         resume: TrainerState | None = None,
-        goal: Goal | None = None,
-        prior: Prior | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        """token_vectors: none where something is erased; goal: None is the pictures' own; prior: None is that
-        of the settings.
+        """token_vectors: none where something is erased; objective: None is to learn the pictures, with the
+        prior of the settings.
         """
-        self.goal = goal or OfPictures()
-        self.prior = prior or settings.chosen_prior()
+        objective = objective or Objective(OfPictures(), settings.chosen_prior())
+        self.goal, self.prior = objective.goal, objective.prior
         self.prior.check_latents(data.class_latents, {image.size for image in data.images})
         self.backend, self.data, self.adaptation, self.settings = backend, data, adaptation, settings
         self.vectors = {

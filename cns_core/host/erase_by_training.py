@@ -16,6 +16,7 @@ from ..erasures.scenes import Scene, of_kept
 from ..erasures.wording import ToErase, lines_of
 from ..memory import ConceptMemory
 from ..method import Change
+from ..objective import Objective
 from ..priors import NoPrior
 from ..settings import TrainSettings
 from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
@@ -159,12 +160,12 @@ class _Training:
         """One that goes on where an earlier run of the same stopped, if there was one."""
         s = self.todo.settings
         settings = TrainSettings(steps=s.steps, batch_size=s.batch_size, seed=s.seed, prior_weight=s.retain)
-        goal = self.todo.erasure.goal(s)
         prior = Retained(retained) if s.retain > 0 else NoPrior()
+        objective = Objective(self.todo.erasure.goal(s), prior)
         data = TrainingData(images)
 
         def trainer(resume: Any = None) -> ConceptTrainer:
-            return ConceptTrainer(backend, data, adaptation, {}, settings, resume, goal, prior)
+            return ConceptTrainer(backend, data, adaptation, {}, settings, resume, objective)
 
         if (state := self.run.checkpoint()) is None:
             return trainer()

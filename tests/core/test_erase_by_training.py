@@ -25,6 +25,7 @@ from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.directions.change import DirectionsChange
 from cns_core.methods.sensitivity import Sensitivity
 from cns_core.moments import second_moment
+from cns_core.objective import Objective
 from cns_core.priors import NoisedBatch, NoPrior
 from cns_core.projections import ProjectionLayout
 from cns_core.settings import TrainSettings
@@ -77,8 +78,8 @@ def trainer(toy, by):
         adaptation = by.start(toy.layout, toy.projections(), looked, a_guard(toy, guard), settings, CPU)
         prior = Retained(KEPT_IMAGES) if retain else NoPrior()
         train = TrainSettings(steps=settings.steps, batch_size=2, prior_weight=retain)
-        goal = by.goal(settings)
-        return ConceptTrainer(toy, TrainingData(WORDS), adaptation, {}, train, resume, goal, prior)
+        objective = Objective(by.goal(settings), prior)
+        return ConceptTrainer(toy, TrainingData(WORDS), adaptation, {}, train, resume, objective)
 
     return start
 
@@ -425,10 +426,8 @@ def test_every_scope_can_be_erased_on(toy, toy_material):
     settings = settings_of(by, steps=2, weights=ATTENTION)
     adaptation = by.start(layout, {}, None, a_guard(toy, 1.0), settings, CPU)
     train = TrainSettings(steps=2, batch_size=1)
-    trainer = ConceptTrainer(
-        toy, TrainingData(WORDS), adaptation, {}, train, None, by.goal(settings), Retained(KEPT_IMAGES)
-    )
-    trainer.run()
+    objective = Objective(by.goal(settings), Retained(KEPT_IMAGES))
+    ConceptTrainer(toy, TrainingData(WORDS), adaptation, {}, train, None, objective).run()
     change = adaptation.learned()
     assert all(bool(change.difference(name).any()) for name in layout.names)
     assert all(state_dict_key(name) in toy.weights for name in layout.names)
