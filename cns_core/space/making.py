@@ -94,8 +94,8 @@ def edit(
     if min(len(toward), len(away)) > 1:
         right = space.told_apart(toward, away, settings.components)
         lines.append(
-            f"of the {len(toward) + len(away)} concepts in both lists {right:.0%} lie nearer to the rest of "
-            "their own list; half would by chance"
+            f"{right:.0%} of the {len(toward)} and {len(away)} concepts listed lie nearer to the rest of "
+            "their own list, each list counting half; 50% would by chance"
         )
     if settings.strength == 0 and token == concept.token:
         return Made(ConceptMemory(members.base, members.layout, (concept,)), [*lines, "it is as it was"])

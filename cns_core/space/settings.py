@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..settings import check, number, whole
+
+
+def _components(default: int) -> Any:
+    help = "Principal components that count, at most, the largest first. 0: all, one fewer than concepts."
+    return whole(default, 0, 1023, help)
 
 
 @dataclass(frozen=True)
 class SpaceSettings:
     """Of whatever is made out of a space."""
 
-    components: int = whole(
-        0,
-        0,
-        1023,
-        "Principal components that count, the largest first. 0: all, one fewer than there are concepts.",
-    )
+    components: int = _components(0)
     rank: int = whole(
         16,
         1,
@@ -42,6 +43,8 @@ class SpaceSettings:
 class SampleSettings(SpaceSettings):
     """Of a new concept."""
 
+    # Of 39 components one in nine new faces was a face; of these 8, seven in ten (docs/concept_space.md).
+    components: int = _components(8)
     seed: int = whole(0, 0, 2**64 - 1, "The same seed gives the same concept.")
     distance: float = number(
         1.0,

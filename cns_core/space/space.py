@@ -67,13 +67,9 @@ class ConceptSpace:
         return cls(members, variances[:count], axes)
 
     def used(self, components: int) -> int:
-        """How many count. components: asked for; 0 stands for all. ValueError for more than there are."""
+        """How many count. components: at most; 0 stands for all."""
         there = len(self.variances)
-        if components > there:
-            raise ValueError(
-                f"components is {components}, but {len(self.members)} concepts have {there}; 0 takes all."
-            )
-        return components or there
+        return min(components or there, there)
 
     def share(self, components: int) -> float:
         """How much of all variance that many hold, 0 to 1."""
@@ -115,17 +111,21 @@ class ConceptSpace:
         return weights
 
     def told_apart(self, toward: Sequence[int], away: Sequence[int], components: int) -> float:
-        """Of how many concepts of both lists the space tells from the others which list they belong to: each
-        in turn is left out of the means, and counted right where it lies nearer to its own list's.
+        """How well the space tells which of both lists a concept belongs to, 0 to 1, half by chance: each in
+        turn is left out of the means, and is right where it lies nearer to its own list's. The mean of both
+        lists' shares, so that the longer one counts no more.
         """
         count = self.used(components)
         points = self.axes[:, :count] * self.variances[:count].sqrt()
-        right = 0
-        for place in (*toward, *away):
-            means = [points[[p for p in group if p != place]].mean(dim=0) for group in (toward, away)]
-            near, far = means if place in toward else means[::-1]
-            right += bool((points[place] - near).norm() < (points[place] - far).norm())
-        return right / (len(toward) + len(away))
+        shares = []
+        for own, other in ((toward, away), (away, toward)):
+            far = points[list(other)].mean(dim=0)
+            right = 0
+            for place in own:
+                near = points[[p for p in own if p != place]].mean(dim=0)
+                right += bool((points[place] - near).norm() < (points[place] - far).norm())
+            shares.append(right / len(own))
+        return sum(shares) / 2
 
     def _between(self, toward: Sequence[int], away: Sequence[int]) -> Tensor:
         weights = torch.zeros(len(self.members), dtype=torch.float64)
