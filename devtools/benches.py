@@ -10,6 +10,7 @@ BENCHES = {
     "learning": "benchmarks.quality",
     "pairs": "benchmarks.quality.pairs",
     "unlearn": "benchmarks.quality.unlearn",
+    "results": "benchmarks.quality.results",
     **dict.fromkeys(SUITES, "benchmarks.quality.suite"),
     "space": "benchmarks.quality.space",
     "places": "benchmarks.quality.places",

@@ -31,7 +31,7 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
     scored.append("|---|---|---|---|---|---|")
     for method in dict.fromkeys(r["method"] for r in results):
         mine = [r["stages"] for r in results if r["method"] == method]
-        lines.append(_row(method, mine, _fits, ".4f"))
+        lines.append(_row(method, mine, fits, ".4f"))
         drawn = [stages for stages in mine if stages[-1]["scores"]]
         if drawn:
             scored.append(_row(method, drawn, _scores, ".3f"))
@@ -60,13 +60,14 @@ def _row(
 
 
 def _spread(values: Sequence[float], digits: str) -> str:
-    """The mean, and the lowest and the highest."""
+    """The mean, and the lowest and the highest, NaN being what was not measured."""
+    values = [value + 0.0 if abs(value) >= 5e-5 else 0.0 for value in values if value == value]
     if not values:
-        return "none"
+        return "not measured"
     return f"{statistics.mean(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
 
 
-def _fits(stages: list[dict[str, Any]]) -> tuple[float, ...]:
+def fits(stages: list[dict[str, Any]]) -> tuple[float, ...]:
     """Of one run: the fit when learned, at the end, its mean rise for earlier ones; drift and class drift."""
     last = stages[-1]
     fits = _matrix("fit", stages, [stage["fit"] for stage in stages])

@@ -78,7 +78,7 @@ def test_the_summary_tells_learning_from_forgetting() -> None:
 def test_a_stream_that_is_drawn_at_the_end_has_no_score_of_before() -> None:
     stages = [{**stage("a", a=0.9), "scores": {}}, stage("b", a=0.7, b=0.5)]
     rows = report.summary([{"method": "cns", "stream": ["a", "b"], "stages": stages}]).splitlines()
-    assert rows[-1].startswith("| cns | 1 | nan (nan to nan) | 0.600")
+    assert rows[-1].startswith("| cns | 1 | not measured | 0.600")
     never = [{**one, "scores": {}} for one in stages]
     assert "score" not in report.summary([{"method": "cns", "stream": ["a", "b"], "stages": never}])
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import report, suite
+from benchmarks.quality import report, results, suite
 from benchmarks.quality.jobs import Job, Records, done_here
 from benchmarks.quality.judge import Judge, fidelity
 from benchmarks.quality.overlap import PROMPTS
@@ -184,3 +184,42 @@ def test_tables() -> None:
     record = {"score": "activation", "tokens": "all", "iou": iou, "same_noun": 0.5, "other_noun": 0.2}
     assert report.overlaps([record]).splitlines()[-1] == "| activation | all | 0.500 | 0.200 | 0.300 |"
     assert report.set_prompts([]) == report.overlaps([]) == ""
+
+
+def test_the_page_of_results_tells_what_is_recorded_and_what_is_missing(tmp_path: Path) -> None:
+    output = tmp_path / "suites.jsonl"
+    records = Records(output)
+
+    def scores(*values: float) -> dict[str, Any]:
+        return {f"c{number}": {"score": value} for number, value in enumerate(values)}
+
+    def stages(*by_stage: tuple[float, ...]) -> list[dict[str, Any]]:
+        return [
+            {
+                "learned": f"c{number}",
+                "fit": dict.fromkeys([f"c{n}" for n in range(number + 1)], 0.125),
+                "drift": 0.25,
+                "class_drift": {"c0": 0.5},
+                "scores": scores(*values),
+            }
+            for number, values in enumerate(by_stage)
+        ]
+
+    groups = {
+        group: {"pictures": count, "clip_i": value, "clip_t": 0.2}
+        for group, count, value in (("single", 2, 0.5), ("double", 3, 0.6), ("triple", 1, 1.0))
+    }
+    best = {"best_clip_i": 1.0, "best_clip_t": 1.0}
+    paper = SUITES["paper"](asked(methods=("cns",)))[0]
+    groups = {name: {**group, **best} for name, group in groups.items()}
+    records.add(paper, {"stages": stages(()), "set_prompts": groups})
+    for seed, left in ((0, 0.5), (1, 0.7)):
+        job = SUITES["forgetting"](asked(methods=("cns",), seeds=2))[seed]
+        records.add(job, {"stages": stages((0.9,), (left, 0.8))})
+    of_steps = [job for job in SUITES["sweep"](asked(methods=("cns",))) if job.values["steps"] == 300]
+    records.add(of_steps[0], {"stages": stages((), ())})
+    page = results.written([output])
+    assert "| cns | 1 | 50.00 / 50.00 | 70.00 / 50.00 | 74.88 / 76.95 | 67.21 / 79.22 |" in page
+    assert "| cns | 2 | 0.90 (0.90 to 0.90) | 0.60 (0.50 to 0.70) |" in page
+    assert "| cns | steps | 300 | 1 | 0.1250 | 0.0000 | 0.2500 | 0.5000 |" in page
+    assert "`python3 dev.py bench overlap` with one seed 0 of 6" in page

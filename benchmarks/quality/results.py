@@ -1,0 +1,204 @@
+"""`dev.py bench results`: docs/results.md, from the records of the suites.
+
+    python3 dev.py bench results                             from docs/*.jsonl
+    python3 dev.py bench results --records a.jsonl b.jsonl --output results.md
+
+Of each suite what is recorded so far, with the number of runs and their spread; the paper's printed figures
+beside ours where it has any. What is not recorded is said to be missing, with the command that makes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cns_core.methods import METHODS
+from cns_core.settings import described
+from devtools.paths import ROOT
+
+from . import report
+from .jobs import Record, Records
+from .suites import SUITES, SWEEPS, Asked
+from .variants import SETTINGS, VARIANTS
+
+_SEEDS = 10  # looked for
+# Table 1 of the paper, on SD 1.5: single CLIP-I and CLIP-T, then of several concepts in one picture.
+PRINTED: Mapping[str, tuple[float, float, float, float]] = {
+    "token alone": (72.76, 72.69, 65.30, 65.00),
+    "all K/V": (67.88, 74.92, 65.87, 68.70),
+    "orthogonal adaptation": (74.67, 74.87, 66.37, 69.20),
+    "continual diffusion": (71.82, 66.12, 66.15, 60.30),
+    "cns": (74.88, 76.95, 67.21, 79.22),
+    # Table 2
+    "random entries": (73.15, 73.30, 65.05, 72.92),
+    "cns without L_reg": (73.06, 74.65, 66.89, 77.02),
+}
+CLIP_I, CLIP_T = 100, 250  # the paper's scale: of CLIP-T 100 times 2.5 times the cosine
+_INTRODUCTION = """# Results
+
+Made by `python3 dev.py bench results` of the records in this folder. Every figure is a mean over runs, with
+the lowest and the highest run in brackets and the number of runs beside it. The base is the small one of
+`small_base`, a world of emoji scenes of 64 pixels: what is said here says which method is the better one
+there. What the paper printed was measured on SD 1.5 with photos and another CLIP. Its figures stand beside
+ours for the order of the methods, not to be compared one with one.
+
+Definitions: [learning.md](learning.md), `benchmarks/quality/judge.py`, `benchmarks/quality/fixed_noise.py`.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="dev.py bench results", description=__doc__, formatter_class=layout)
+    parser.add_argument("--records", nargs="+", type=Path, help="default: learning.jsonl and others in docs/")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results.md")
+    options = parser.parse_args(words)
+    files = options.records or sorted((ROOT / "docs").glob("*.jsonl"))
+    options.output.write_text(written(files), encoding="utf-8")
+    print(options.output)
+    return 0
+
+
+def written(files: Sequence[Path]) -> str:
+    """The whole page. ValueError for a file with a line that is no record."""
+    known = [Records(path, {name: default for name, default, _ in SETTINGS}) for path in files]
+    parts = [_INTRODUCTION]
+    for name, (title, tables) in _SECTIONS.items():
+        found, done, wanted = _of_suite(name, known)
+        told = "\n\n".join(filter(None, tables(found)))
+        left = f"Of the runs of `python3 dev.py bench {name}` with one seed {done} of {wanted} are recorded."
+        parts.append("\n\n".join([f"## {title}", told or "Nothing is recorded yet.", left]) + "\n")
+    return "\n".join(parts)
+
+
+def _of_suite(name: str, known: Sequence[Records]) -> tuple[list[Record], int, int]:
+    """What is recorded of a suite, by any method and seed; how many of its own runs of one seed are, and how
+    many there are.
+    """
+    settings = {setting: default for setting, default, _ in SETTINGS}
+    methods = tuple(SWEEPS) if name == "sweep" else tuple(VARIANTS)
+    every = SUITES[name](Asked(methods, _SEEDS, False, settings))
+    own = SUITES[name](Asked((), 1, False, settings))
+    found: list[Record] = []
+    for job in every:
+        record = next((r for records in known if (r := records.of(job)) is not None), None)
+        if record is not None and record not in found:
+            found.append(record)
+    done = sum(any(records.of(job) is not None for records in known) for job in own)
+    return found, done, len(own)
+
+
+def _streams(records: Sequence[Record]) -> list[str]:
+    return [report.summary(records)] if records else []
+
+
+def _paper(records: Sequence[Record]) -> list[str]:
+    """Table 1: our figures in the paper's scale, and its own."""
+    lines = [
+        "| method | runs | single CLIP-I / CLIP-T | several | printed: single | printed: several |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(record["method"] for record in records):
+        runs = [r["set_prompts"] for r in records if r["method"] == method and "set_prompts" in r]
+        if not runs:
+            continue
+        single = _scaled(runs, ("single",))
+        several = _scaled(runs, ("double", "triple"))
+        printed = PRINTED.get(method)
+        theirs = (
+            ["", ""] if printed is None else [f"{a:.2f} / {b:.2f}" for a, b in (printed[:2], printed[2:])]
+        )
+        lines.append(f"| {method} | {len(runs)} | {single} | {several} | {' | '.join(theirs)} |")
+    table = "\n".join(lines) if len(lines) > 2 else ""
+    return [table, *_streams(records), report.confusion(records)]
+
+
+def _scaled(runs: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> str:
+    """CLIP-I and CLIP-T, the means over the pictures of some groups of prompts, and then over runs."""
+    figures = []
+    for name, scale in (("clip_i", CLIP_I), ("clip_t", CLIP_T)):
+        values = []
+        for run in runs:
+            pictures = sum(run[group]["pictures"] for group in groups)
+            values.append(scale * sum(run[g][name] * run[g]["pictures"] for g in groups) / pictures)
+        figures.append(statistics.mean(values))
+    return " / ".join(f"{value:.2f}" for value in figures)
+
+
+def _forgetting(records: Sequence[Record]) -> list[str]:
+    """Fig. 5: the score of the first concept against how many have been learned."""
+    drawn = [record for record in records if all(stage["scores"] for stage in record["stages"])]
+    if not drawn:
+        return []
+    longest = max(len(record["stages"]) for record in drawn)
+    lines = [
+        f"| method | runs | {' | '.join(str(count) for count in range(1, longest + 1))} |",
+        "|---|---|" + "---|" * longest,
+    ]
+    for method in dict.fromkeys(record["method"] for record in drawn):
+        mine = [r["stages"] for r in drawn if r["method"] == method and len(r["stages"]) == longest]
+        cells = []
+        for place in range(longest if mine else 0):
+            values = [stages[place]["scores"][stages[0]["learned"]]["score"] for stages in mine]
+            cells.append(f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+        if cells:
+            lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
+    return ["The score of the first concept after so many have been learned:\n\n" + "\n".join(lines)]
+
+
+def _alike(records: Sequence[Record]) -> list[str]:
+    return [report.confusion(records), *_streams(records)]
+
+
+def _overlap(records: Sequence[Record]) -> list[str]:
+    return [report.overlaps(records)]
+
+
+def _sweep(records: Sequence[Record]) -> list[str]:
+    """A row for each value of each setting that is swept."""
+    lines = ["| method | setting | value | runs | fit at the end | its rise | drift | class drift |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for method, settings in SWEEPS.items():
+        of_method = METHODS[method]
+        own = {**described(of_method.Selection), **described(of_method.Training)}
+        defaults = {name: default for name, (default, _) in own.items()}
+        defaults |= {name: default for name, default, _ in SETTINGS}
+        mine = [record for record in records if record["method"] == method]
+        for setting, values in settings.items():
+            for value in values:
+                runs = [r["stages"] for r in mine if _is_by(r, settings, setting, value, defaults)]
+                if not runs:
+                    continue
+                figures = [report.fits(stages)[1:] for stages in runs]
+                means = (f"{statistics.mean(column):.4f}" for column in zip(*figures, strict=True))
+                lines.append(f"| {method} | {setting} | {value:g} | {len(runs)} | {' | '.join(means)} |")
+    return ["\n".join(lines)] if len(lines) > 2 else []
+
+
+def _is_by(
+    record: Record, swept: Mapping[str, Any], setting: str, value: Any, defaults: Mapping[str, Any]
+) -> bool:
+    """Whether a run has this value of a setting, and the bench's own of all others that are swept."""
+    wanted = {**{name: defaults[name] for name in swept}, setting: value}
+    return all(record.get(name, defaults[name]) == of_it for name, of_it in wanted.items())
+
+
+Tables = Callable[[Sequence[Record]], list[str]]
+_SECTIONS: dict[str, tuple[str, Tables]] = {
+    "paper": ("Three sets of seven (Table 1)", _paper),
+    "ablation": ("Four streams of four (Table 2, and methods besides)", _alike),
+    "forgetting": ("The first concept as more are learned (Fig. 5)", _forgetting),
+    "overlap": ("Concept neurons of eleven prompts (Fig. 7)", _overlap),
+    "long": ("All twenty in one stream", _alike),
+    "order": ("Other orders of the first set", _alike),
+    "alike": ("Concepts that are easily taken for each other", _alike),
+    "methods": ("One concept by every method", _streams),
+    "sweep": ("One setting at a time", _sweep),
+}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
