@@ -16,6 +16,7 @@ NODE_IDS = {
     "MergeConcepts",
     "SampleConcept",
     "EditConcept",
+    "LocateConcept",
     "ExportConceptMemory",
     "ImportConcept",
     "ConceptMatrix",
