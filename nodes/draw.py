@@ -83,8 +83,7 @@ class ApplyPersonalizedUNet(io.ComfyNode):
         close_too = other_model == _CLOSE_TOO
         drawn = personalize(model, clip, memory, strength, as_of, strengths, close_too)
         warnings = [drawn.warning] if drawn.warning else []
-        graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
-        writers = queue.weights_written_after(graph, str(getattr(cls.hidden, "unique_id", "")))
+        writers = queue.weights_written_after(*queue.running(cls))
         if writers and memory.with_tokens():
             warnings.append(
                 f"{' and '.join(writers)} writes the weights as they are patched here, but not the tokens: "

@@ -67,8 +67,8 @@ class SaveConceptMemory(io.ComfyNode):
         if memory is not None:
             return []
         check_input(cls, "filename", filename)
-        graph = getattr(cls.hidden, "prompt", None) or {}  # none where the node is called by other code
-        own = graph.get(cls.hidden.unique_id) if graph else None  # or was put into the graph by another node
+        graph, node_id = queue.running(cls)
+        own = graph.get(node_id)  # none, too, where another node has put this one into the graph
         queue.check_saving(graph, filename, overwrite, None if own is None else own["inputs"]["memory"])
         return ["memory"]
 

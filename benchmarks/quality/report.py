@@ -185,9 +185,15 @@ def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) 
 
 def write_method_sheet(records: Sequence[dict[str, Any]], output: Path) -> Path:
     """Of runs that learned the same concept alone a row each, by the first seed, and what the untouched base
-    draws of the class word above them.
+    draws of the class word above them. Runs whose pictures lie elsewhere, being made on another machine, have
+    none. ValueError where none of them lies here.
     """
-    kept, first = kept_in(output), [record for record in records if record["seed"] == 0]
+    kept = kept_in(output)
+    first = [record for record in records if record["seed"] == 0 and _pictures_are_in(kept, record)]
+    if not first:
+        raise ValueError(
+            f"No pictures of these runs are in {kept}. Copy them there from where they were drawn."
+        )
     concept = first[0]["stages"][0]["learned"]
     rows = [("the class word", _parts(kept / plain_name(concept)))]
     for record in first:

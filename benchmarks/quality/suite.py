@@ -6,7 +6,7 @@
 
 Every finished job is a line in the output file, and a job that is in it is not done again: stop it whenever
 you like, and run it again to go on. What was drawn lies in the folder beside the file. With --ray the jobs
-are shared out to the machines of a Ray cluster (`on_ray.py`).
+are shared out to the machines of a Ray cluster (`on_ray.py`), and pictures stay on the one that drew them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def main(words: Sequence[str] | None = None) -> int:
     found = [record for job in jobs if (record := records.of(job)) is not None]
     print(told(found))
     if options.suite == "methods":
-        print(write_method_sheet(found, options.output))
+        try:
+            print(write_method_sheet(found, options.output))
+        except ValueError as error:
+            print(f"No sheet was made. {error}", file=sys.stderr)
     return 0
 
 

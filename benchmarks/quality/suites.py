@@ -18,8 +18,13 @@ from .variants import VARIANTS
 from .worker import BASE
 
 SETS = (1, 2, 3)
-# Concepts that are easily taken for each other, by their class and their looks.
-ALIKE = (("panda", "skunk"), ("poodle", "leopard"), ("unicorn", "panda"), ("reef-place", "space-place"))
+# Of one kind, with looks in common: black and white, many colours, flat colours, dark and round things.
+ALIKE = (
+    ("panda", "skunk"),
+    ("parrot", "tropical-fish"),
+    ("pop-print-style", "openmoji-style"),
+    ("reef-place", "space-place"),
+)
 ABLATION = ("cns", "random entries", "cns without L_reg", "random entries without L_reg", "all K/V")
 COMPARED = (
     "directions",

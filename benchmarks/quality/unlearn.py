@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cns_core.erasures import ERASURES
+from cns_core.settings import described
 from devtools.concept_folders import read_concepts
 from devtools.paths import ROOT
 from devtools.staging import JUDGE, SHIPPED_CONCEPTS, expanded_base
@@ -66,7 +68,14 @@ def main() -> int:
     parser.add_argument("--neighbours", nargs="+", default=["lion", "zebra", "cat", "fox"])
     parser.add_argument("--others", nargs="+", default=["dog", "car", "house", "banana"])
     parser.add_argument("--keep", nargs="*", default=[], help="of the neighbours, what the user keeps")
-    parser.add_argument("--methods", nargs="+", default=["uce"], help="a run for each, see erasures/")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["uce"],
+        choices=tuple(ERASURES),
+        metavar="NAME",
+        help="a run for each",
+    )
     parser.add_argument(
         "--set",
         nargs="*",
@@ -79,6 +88,9 @@ def main() -> int:
     parser.add_argument("--attack-steps", type=int, default=150, help="0: no attack")
     parser.add_argument("--output", type=Path, default=ROOT / "demo_output" / "unlearn.jsonl")
     options = parser.parse_args()
+    known = {name for method in options.methods for name in described(ERASURES[method].Settings)}
+    if unknown := [one for one in options.set if one.partition("=")[0] not in known]:
+        parser.error(f"--set {' '.join(unknown)}: expected NAME=VALUE of one of {', '.join(sorted(known))}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     start_host()
     import torch
@@ -172,7 +184,6 @@ def _seen(known: Known, memory: ConceptMemory | None, options: argparse.Namespac
 def _erased(
     bench: Bench, memory: ConceptMemory | None, instead: str, method: str, options: argparse.Namespace
 ) -> tuple[ConceptMemory, list[str]]:
-    from cns_core.erasures import ERASURES
     from cns_core.erasures.wording import ToErase
     from cns_core.host.erase import erase
     from cns_core.host.progress import Progress
@@ -187,8 +198,6 @@ def _erased(
 
 def _settings(kind: type[Any], options: argparse.Namespace) -> dict[str, Any]:
     """Those of a method: what suits the small base, and what was asked for."""
-    from cns_core.settings import described
-
     chosen: dict[str, Any] = {"keep": "\n".join(options.keep)}
     known = described(kind)
     for name, value in ON_SMALL_BASE.items():

@@ -114,7 +114,15 @@ def check_what_follows(node: Any) -> None:
     """ValueError when what can be known of it beforehand tells that a node that gets what this one gives will
     fail: hosts differ in which of them comes first. Nothing is known where other code calls the node.
     """
-    check_after(getattr(node.hidden, "prompt", None) or {}, str(getattr(node.hidden, "unique_id", "")))
+    check_after(*running(node))
+
+
+def running(node: Any) -> tuple[Graph, str]:
+    """The graph that a node's class runs in and its id there, if the node has both as hidden inputs; an empty
+    graph where other code calls it.
+    """
+    hidden = node.hidden
+    return getattr(hidden, "prompt", None) or {}, str(getattr(hidden, "unique_id", ""))
 
 
 def check_after(graph: Graph, node_id: str) -> None:
