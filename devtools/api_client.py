@@ -145,7 +145,23 @@ class ApiClient:
 
     def interrupt(self) -> None:
         """Cancel what runs now."""
-        self._session.post(f"{self.url}/interrupt", json={}, timeout=_REQUEST_TIMEOUT).raise_for_status()
+        self._post("/interrupt", {})
+
+    def clear(self, timeout: float = 120.0) -> None:
+        """Drop what waits, cancel what runs, and wait until nothing does.
+
+        Raises TimeoutError when something still runs after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        self._post("/queue", {"clear": True})
+        while self.get_json("/queue")["queue_running"]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The host still runs what was interrupted {timeout:.0f} s ago.")
+            self.interrupt()
+            time.sleep(0.2)
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        self._session.post(self.url + path, json=body, timeout=_REQUEST_TIMEOUT).raise_for_status()
 
     def _connection(self) -> websocket.WebSocket:
         if self._socket is None or not self._socket.connected:

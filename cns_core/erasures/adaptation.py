@@ -55,7 +55,7 @@ class Elastic:
         """squares: the mean squared gradients. ValueError where there were none."""
         mean = float(torch.cat([s.reshape(-1) for s in squares.values()]).mean())
         if not mean > 0:
-            raise ValueError("No weight had a gradient on what is kept. Raise look_steps.")
+            raise ValueError("No weight had a gradient on what is kept. Raise the look steps.")
         return cls(weight, {name: s / mean for name, s in squares.items()}, size)
 
     def of(self, differences: Mapping[str, Tensor]) -> Tensor:

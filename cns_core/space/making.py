@@ -174,14 +174,14 @@ def _lists(members: Members, more_like: str, less_like: str) -> tuple[list[int],
     toward, away = members.places(more_like), members.places(less_like)
     if not toward:
         raise ValueError(
-            "more_like names no concept. Write the tokens of concepts that have what you look for, such as "
+            '"more like" names no concept. Write the tokens of concepts that have what you look for, such as '
             f"{members.concepts[0].token}, {members.concepts[1].token}."
         )
     away = away or [place for place in range(len(members)) if place not in toward]
     if not away:
-        raise ValueError("more_like names every concept of the space; leave out those that lack it.")
+        raise ValueError('"more like" names every concept of the space; leave out those that lack it.')
     if both := [members.concepts[place].token for place in toward if place in away]:
-        raise ValueError(f"{', '.join(both)} stands in both more_like and less_like; take it out of one.")
+        raise ValueError(f'{", ".join(both)} stands in both "more like" and "less like"; take it out of one.')
     return toward, away
 
 

@@ -50,7 +50,7 @@ class ConceptSpace:
         counted = {what: shares[what] for what, gram in grams.items() if shares[what] and gram.any()}
         if not counted:
             raise ValueError(
-                f"The {len(members)} concepts do not differ in what token_share {token_share:g} looks at. "
+                f"The {len(members)} concepts are alike in what a token share of {token_share:g} looks at. "
                 "Choose another one, or learn different concepts."
             )
         gram = sum(

@@ -25,9 +25,10 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def editor(chromium: Any, live_host: ApiClient) -> Iterator[Any]:
-    """A page with the graph editor of the live host, ready for a workflow."""
+    """A page with the graph editor of the live host, ready for a workflow; what it queued ends with it."""
     with browser.editor(chromium, live_host) as page:
         yield page
+    live_host.clear()
 
 
 @pytest.fixture(params=[False, True], ids=["classic", "nodes-2.0"])

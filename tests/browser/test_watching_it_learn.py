@@ -40,6 +40,30 @@ HEAR = """async () => {
 }"""
 
 
+# Keeps the host busy until it is interrupted.
+DRAWS_FOR_LONG = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": SMALL_CHECKPOINT}},
+    "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["1", 1]}},
+    "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+    "4": {
+        "class_type": "KSampler",
+        "inputs": {
+            "model": ["1", 0],
+            "positive": ["2", 0],
+            "negative": ["2", 0],
+            "latent_image": ["3", 0],
+            "seed": 0,
+            "steps": 10_000,
+            "cfg": 1.0,
+            "sampler_name": "euler",
+            "scheduler": "normal",
+            "denoise": 1.0,
+        },
+    },
+    "5": {"class_type": "SaveLatent", "inputs": {"samples": ["4", 0], "filename_prefix": "for_long"}},
+}
+
+
 @pytest.fixture
 def learning(drawn: Any, live_process: HostProcess, request: pytest.FixtureRequest) -> Any:
     """The page with the part of learn_concept that learns, at a size for tests."""
@@ -64,9 +88,11 @@ def test_it_is_watched_cancelled_resumed_and_stopped(
     assert panel.count() == 1 and panel.get_attribute("data-status") == "idle"
     low = page.evaluate(f"({NODE})().size[1]")
 
-    before = set(live_host.get_json("/history"))
+    other_job = live_host.queue(DRAWS_FOR_LONG)
+    before = set(live_host.get_json("/history")) | {other_job}
     queue(page)
     page.wait_for_function(TELLS, arg="In the queue")
+    live_host.interrupt()
     page.wait_for_function(REACHED, arg=3, timeout=240_000)
     assert "resumed" not in panel.locator(".cns-words").text_content()
     assert panel.locator("b").text_content() == "<my-panda>"

@@ -187,7 +187,7 @@ def test_elastic_weighs_squares_by_how_much_they_matter():
     differences = {"a": torch.tensor([[2.0, 1.0]]), "b": torch.tensor([[0.5], [9.0]])}
     found = Elastic.of_squares(3.0, squares, size=10.0).of(differences)
     assert float(found) == pytest.approx(3 / 10 * (0.5 * 4 + 1.5 * 1 + 2.0 * 0.25))
-    with pytest.raises(ValueError, match=r"No weight had a gradient.*look_steps"):
+    with pytest.raises(ValueError, match=r"No weight had a gradient.*look steps"):
         Elastic.of_squares(1.0, {"a": torch.zeros(1, 1)}, 1.0)
 
 
@@ -487,5 +487,5 @@ def test_settings_that_make_no_sense(by, given, message):
 
 
 def test_a_rate_of_zero_is_told(trainer):
-    with pytest.raises(ValueError, match="nothing would be learned; set weight_lr above 0"):
+    with pytest.raises(ValueError, match="nothing would be learned; set the weight learning rate above 0"):
         trainer(weight_lr=0.0)

@@ -165,10 +165,10 @@ def test_concepts_that_differ_in_one_of_the_two_alone():
         for i in range(4)
     ]
     assert len(space_of(by_token).variances) == 3
-    with pytest.raises(ValueError, match="do not differ in what token_share 0 looks at"):
+    with pytest.raises(ValueError, match="are alike in what a token share of 0 looks at"):
         space_of(by_token, token_share=0)
     alike = [memory(replace(same, name=f"c{i}", token=f"<c{i}>")) for i in range(4)]
-    with pytest.raises(ValueError, match="4 concepts do not differ"):
+    with pytest.raises(ValueError, match="4 concepts are alike"):
         space_of(alike)
 
 
@@ -300,7 +300,7 @@ def test_the_share_told_apart_leaves_each_concept_out_of_the_means():
 @pytest.mark.parametrize(
     ("more", "less", "fault"),
     [
-        ("", "<c1>", "more_like names no concept"),
+        ("", "<c1>", '"more like" names no concept'),
         ("<c1>, <mug>", "", r"No concept '<mug>' in this space; it has 9: <c0>"),
         ("<c1>, c1", "", "<c1> is named twice"),
         ("<c1>", "c2, c1", "<c1> stands in both"),

@@ -279,7 +279,7 @@ def test_weights_in_prompts_are_drawn_and_not_scored(matrix, both, draws):
     [
         ({"prompts": "\n"}, "There are 0 prompts"),
         ({"prompts": "a dog"}, r"'a dog' has no \{\}"),
-        ({"prompts": "{} beside <my-mug>"}, "names <my-mug>, which means nothing before it was learned"),
+        ({"prompts": "{} beside <my-mug>"}, "names <my-mug>, which means nothing where it was not learned"),
         ({"plain_prompts": "a {}"}, r"plain prompt 'a \{\}' has \{\}"),
         ({"plain_prompts": "a <My-Dog>"}, "names <my-dog>"),
         ({"prompts": "{} embedding:other"}, "names the embedding other"),
