@@ -77,7 +77,8 @@ class Bench:
         settings: Mapping[str, Any] | None = None,
         layers: str = "",
     ) -> tuple[ConceptMemory, dict[str, float]]:
-        """The memory with one more concept, and how much of K/V may move, how long it took, what it keeps.
+        """The memory with one more concept, and how many weights may move (as a share of K/V, too, which is
+        more than 1 where a method moves more than those), how long it took, what it keeps.
 
         settings: in place of the bench's own, as far as they name any.
         layers: that may move, by their labels (`places.py`); empty for all.
@@ -98,8 +99,8 @@ class Bench:
             loaded, concept, plan, memory, settings=train, method_settings=chosen.training(wanted)
         )
         learned = learn(lesson).memory
-        shapes = {name: out * width for name, (out, width), _ in learned.layout.slices()}
-        moving = sum(share * shapes[name] for name, share in plan.prepared.moving().items())
+        sizes = {name: out * width for name, (out, width), _ in plan.prepared.layout.slices()}
+        moving = sum(share * sizes[name] for name, share in plan.prepared.moving().items())
         return learned, {
             "neurons": round(moving),
             "share_of_kv": moving / learned.layout.total,
