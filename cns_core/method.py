@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +28,24 @@ TOKEN = "token"  # the group of the token's own vectors, which the loop moves
 
 # The frozen weight of a projection to the one that is used in its place: out of place, in the weight's dtype.
 WeightFunction = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A weight function that may be taken apart: `f(W) = rest(W) + up down`. A backend that adds the product
+    to what a projection puts out, `rest(W) x + up (down x)`, has far less to do.
+    """
+
+    def __call__(self, weight: Tensor) -> Tensor: ...
+
+    @property
+    def rest(self) -> WeightFunction | None:
+        """The part that is no product, without a gradient; None where W stays as it is."""
+        ...
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """`(rows, r)` and `(r, text_dim)`, float32, as they stand; None while there is nothing to add."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from torch import Tensor
 
 from ..method import WeightFunction
 from ..text_features import TextFeatures
-from ..weight_scopes import state_dict_key
 from .frozen_weights import frozen_weights
-from .identity import PREFIX
 from .mixed_precision import computing_in, inputs_cast, weight_dtypes
 from .model import model_family, noise_levels
 from .precision import Precision, fastest_precision
 from .text import SplicedTokenizer, encode_prompts, with_tokens
 from .types import Clip, Model
+from .weight_wrappers import weights_wrapped
 
 
 class HostBackend:
@@ -92,14 +91,14 @@ class HostBackend:
 
     @contextmanager
     def weights_patched(self, functions: Mapping[str, WeightFunction]) -> Iterator[None]:
-        for name, function in functions.items():
-            self.model.add_weight_wrapper(f"{PREFIX}{state_dict_key(name)}", _Wrapper(function))
         try:
-            self._load()
-            yield
+            with weights_wrapped(self.model, functions):
+                try:
+                    self._load()
+                    yield
+                finally:
+                    self._loaded.close()
         finally:
-            self._loaded.close()
-            remove_wrappers(self.model)
             self.model.detach()  # undoes the compute dtype; the host loads its own clone again
 
     @contextmanager
@@ -141,33 +140,6 @@ def _mutation_safe(constants: set[int]) -> Any:
         return tensor if tensor.untyped_storage().data_ptr() in constants else tensor.clone()
 
     return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-
-
-class _Wrapper:
-    """A weight function in the form the host calls: `f(weight)`, and questions about memory."""
-
-    def __init__(self, function: WeightFunction) -> None:
-        self.function = function
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        return self.function(weight)
-
-    def move_to(self, device: Any = None) -> int:
-        return 0  # the packed values live on the training device already
-
-    def passive_memory_usage(self) -> int:
-        return 0
-
-
-def remove_wrappers(model: Model) -> None:
-    """Take our weight functions off the modules that all clones of a model share."""
-    for module in model.model.modules():
-        for kind in ("weight_function", "bias_function"):
-            functions = getattr(module, kind, None)
-            if functions and any(isinstance(f, _Wrapper) for f in functions):
-                setattr(module, kind, [f for f in functions if not isinstance(f, _Wrapper)])
-    ours = {k: [f for f in v if not isinstance(f, _Wrapper)] for k, v in model.weight_wrapper_patches.items()}
-    model.weight_wrapper_patches = {k: v for k, v in ours.items() if v}
 
 
 @contextmanager

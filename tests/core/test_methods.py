@@ -9,6 +9,7 @@ from cns_core.checkpoint import load_state, save_state
 from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import load_memory, save_memory
+from cns_core.method import Factored
 from cns_core.methods import METHODS
 from cns_core.refine import Refining
 from cns_core.settings import TrainSettings, check, described
@@ -108,6 +109,25 @@ def test_the_model_is_bit_identical_afterwards(learner, toy):
     assert torch.equal(toy.table.weight, table)
     after = toy.unet.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(p, before[n]) for n, p in after.items())
+
+
+def test_a_function_that_may_be_taken_apart_is_the_sum_of_its_parts(learner, toy, two):
+    trainer = learner(two)
+    trainer.run()
+    functions = trainer.adaptation.weight_functions()
+    parted = {name: function for name, function in functions.items() if isinstance(function, Factored)}
+    weights = {n: p.detach() for n, p in toy.unet.named_parameters()}
+    products = 0
+    for name, function in parted.items():
+        weight = weights[state_dict_key(name)]
+        rest = weight if function.rest is None else function.rest(weight)
+        if (factors := function.factors()) is not None:
+            products += 1
+            rest = rest + factors[0] @ factors[1]
+        torch.testing.assert_close(function(weight), rest)
+        with trainer.adaptation.disabled():
+            assert function.factors() is None and (function.rest is None or function.rest(weight) is weight)
+    assert bool(products) == bool(parted)
 
 
 def test_something_is_learned(learner):

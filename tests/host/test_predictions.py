@@ -39,6 +39,55 @@ def test_the_prediction_is_the_networks_output(modules, random_model, float32, s
     torch.testing.assert_close(got, raw, atol=5e-3 if t == 0 else 2e-4, rtol=1e-3)
 
 
+class Along:
+    """`f(W) -> rest(W) + up down`."""
+
+    def __init__(self, up, down, rest):
+        self.up, self.down, self.rest = up, down, rest
+
+    def factors(self):
+        return self.up, self.down
+
+    def __call__(self, weight):
+        return (weight if self.rest is None else self.rest(weight)) + self.up @ self.down
+
+
+def test_a_product_is_added_to_what_a_module_puts_out(modules, random_model, float32):
+    """It predicts and learns as with the same product in the weight; afterwards nothing is left of it."""
+    backend_module, model_module = modules
+    model = random_model.model
+    layout = model_module.read_base(model, random_model.clip).layout
+    generator = torch.Generator().manual_seed(1)
+    z, steps = torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([100, 700])
+    found = []
+    with backend_module.training_mode():
+        vectors = {"clip_l": torch.zeros(1, 768, requires_grad=True)}
+        down = torch.randn(3, layout.shapes[0][1], generator=generator) / 30
+        ups = {n: torch.randn(out, 3, generator=generator) / 30 for n, (out, _), _ in layout.slices()}
+        for up in ups.values():
+            up.requires_grad_()
+        first = layout.names[0]  # with something earlier beneath it
+        rests = {first: lambda weight: weight + 0.01}
+        parted = {name: Along(up, down, rests.get(name)) for name, up in ups.items()}
+        whole = {name: lambda weight, f=function: f(weight) for name, function in parted.items()}
+        backend = backend_module.HostBackend(model, random_model.clip, "<x>", vectors, {}, float32)
+        leaves = [*ups.values(), *vectors.values()]
+        for functions in ({}, whole, parted):
+            with backend.weights_patched(functions):
+                predicted = backend.predict(z, steps, backend.encode(["a photo of a dog", "<x>"], vectors))
+                gradients = torch.autograd.grad(predicted.square().mean(), leaves, allow_unused=True)
+                found.append((predicted.detach(), gradients))
+        with pytest.raises(KeyError), backend.weights_patched(parted):
+            raise KeyError
+    plain, (predicted, gradients), (again, gradients_again) = found
+    assert not torch.allclose(plain[0], predicted, atol=1e-3)
+    torch.testing.assert_close(again, predicted, atol=1e-4, rtol=1e-3)
+    for one, other in zip(gradients, gradients_again, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3 * float(one.abs().max()), rtol=1e-2)
+    for module in model.model.diffusion_model.modules():
+        assert not module._forward_hooks and not getattr(module, "weight_function", None)
+
+
 def test_noise_is_added_as_the_host_does(modules, random_model):
     _, model_module = modules
     levels = model_module.noise_levels(random_model.model)

@@ -65,21 +65,17 @@ class DirectionsAdaptation(Switchable):
         return [ParameterGroup(_GROUP, "direction_lr", self.settings.direction_lr, [self.answers])]
 
     def weight_functions(self) -> dict[str, WeightFunction]:
-        return {
-            name: self._weight_function(name) for name in {**self._earlier, **dict.fromkeys(self._learning)}
-        }
+        return {name: _Along(self, name) for name in {**self._earlier, **dict.fromkeys(self._learning)}}
 
-    def _weight_function(self, name: str) -> WeightFunction:
-        """`f(W) -> W + earlier + A U^T`, the sum itself taken in float32."""
+    def earlier(self, name: str) -> Tensor | None:
+        """What earlier concepts have left in a projection; None for nothing, and while switched off."""
+        return self._earlier.get(name) if self.enabled else None
 
-        def add(weight: Tensor) -> Tensor:
-            earlier, answers = self._earlier.get(name), self._parts.get(name)
-            if not self.enabled or (earlier is None and answers is None):
-                return weight
-            summed = weight.float() if earlier is None else weight.float() + earlier
-            return (summed if answers is None else torch.addmm(summed, answers, self._down)).to(weight.dtype)
-
-        return add
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """A `(rows, directions)` and U^T of a projection, as they stand; None while they move nothing."""
+        if not self.enabled or name not in self._parts:
+            return None
+        return self._parts[name], self._down
 
     def before_step(self, step: int, steps: int, probe: Probe) -> None:
         """Find the directions, when the token has had its share of the steps."""
@@ -170,6 +166,28 @@ class DirectionsAdaptation(Switchable):
                 for n, (out, _) in zip(self.layout.names, self.layout.shapes, strict=True)
             ]
         )
+
+
+class _Along:
+    """`f(W) -> W + earlier + A U^T`, the sum itself taken in float32 (`method.Factored`)."""
+
+    def __init__(self, adaptation: DirectionsAdaptation, name: str) -> None:
+        self._adaptation, self._name = adaptation, name
+        self.rest: WeightFunction | None = None if adaptation.earlier(name) is None else self._with_earlier
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        if (factors := self.factors()) is None:
+            return self._with_earlier(weight)
+        earlier = self._adaptation.earlier(self._name)
+        summed = weight.float() if earlier is None else weight.float() + earlier
+        return torch.addmm(summed, *factors).to(weight.dtype)
+
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        return self._adaptation.factors(self._name)
+
+    def _with_earlier(self, weight: Tensor) -> Tensor:
+        earlier = self._adaptation.earlier(self._name)
+        return weight if earlier is None else (weight.float() + earlier).to(weight.dtype)
 
 
 def _learns(name: str, moves: str) -> bool:
