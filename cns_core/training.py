@@ -135,6 +135,11 @@ class ConceptTrainer:
         """Whole optimizer steps done."""
         return len(self.losses.get(DIFFUSION, ()))
 
+    @property
+    def bytes_to_come(self) -> int:
+        """What the first step adds for good: gradients and Adam's two moments, in float32."""
+        return 12 * sum(p.numel() for group in self.groups for p in group.parameters)
+
     def run(self, on_step: OnStep | None = None, stop_asked: StopAsked | None = None) -> None:
         """Train from where the state stands to the last step, or to one after which `stop_asked` says that
         it was the last. It is asked after each step.

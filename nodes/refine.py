@@ -14,6 +14,7 @@ from ..cns_core.host import queue
 from ..cns_core.host.kept import Limits
 from ..cns_core.host.learn import Preview
 from ..cns_core.host.refine import Further, refine
+from ..cns_core.host.training_memory import MemoryUse
 from ..cns_core.host.types import Loaded
 from ..cns_core.memory import ConceptMemory
 from .sockets import ConceptSocket, MemorySocket, chosen_of, schema, sockets_of
@@ -78,6 +79,7 @@ class RefineConcept(io.ComfyNode):
                     tooltip="Ordinary pictures of the class, for a concept that was learned with given ones.",
                 ),
                 *sockets_of(Limits, ["keep_gb", "keep_days"], optional=True),
+                *sockets_of(MemoryUse, ["checkpointing"], optional=True),
             ],
             outputs=[
                 MemorySocket.Output("refined", display_name="memory"),
@@ -105,7 +107,12 @@ class RefineConcept(io.ComfyNode):
     ) -> io.NodeOutput:
         queue.check_what_follows(cls)
         further = Further(
-            steps, seed, rate, Preview(preview_prompt.strip(), preview_every), chosen_of(Limits, settings)
+            steps,
+            seed,
+            rate,
+            Preview(preview_prompt.strip(), preview_every),
+            chosen_of(Limits, settings),
+            chosen_of(MemoryUse, settings),
         )
         pictures = [picture for batch in class_images for picture in batch]
         done = refine(Loaded(model, clip, vae), concept, memory, further, pictures)

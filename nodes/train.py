@@ -13,6 +13,7 @@ from ..cns_core.evaluation.plots import loss_curve
 from ..cns_core.host import queue
 from ..cns_core.host.kept import Limits
 from ..cns_core.host.learn import Lesson, Preview, learn
+from ..cns_core.host.training_memory import MemoryUse
 from ..cns_core.host.types import Loaded
 from ..cns_core.memory import ConceptMemory
 from ..cns_core.method import Plan
@@ -95,6 +96,7 @@ class ContinualTrain(io.ComfyNode):
                 ),
                 *sockets_of(Limits, ["keep_gb", "keep_days"], optional=True),
                 *sockets_of(TrainSettings, ["vectors"], optional=True),
+                *sockets_of(MemoryUse, ["checkpointing"], optional=True),
             ],
             outputs=[
                 MemorySocket.Output("learned", display_name="memory"),
@@ -131,6 +133,7 @@ class ContinualTrain(io.ComfyNode):
             neurons.training or chosen_of(neurons.method.Training, settings),
             Preview(preview_prompt.strip(), preview_every),
             chosen_of(Limits, settings),
+            memory_use=chosen_of(MemoryUse, settings),
         )
         learned = learn(lesson)
         losses = {name: values.tolist() for name, values in learned.memory.concepts[-1].losses.items()}

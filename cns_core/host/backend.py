@@ -18,6 +18,7 @@ from .mixed_precision import computing_in, inputs_cast, weight_dtypes
 from .model import model_family, noise_levels
 from .precision import Precision, fastest_precision
 from .text import SplicedTokenizer, encode_prompts, with_tokens
+from .training_memory import TrainingMemory
 from .types import Clip, Model
 from .weight_wrappers import weights_wrapped
 
@@ -58,6 +59,7 @@ class HostBackend:
         self._spliced = {
             n: t for n, t in vars(self.clip.tokenizer).items() if isinstance(t, SplicedTokenizer)
         }
+        self.memory = TrainingMemory(self.model.model.diffusion_model, self.device)
         self._loaded = ExitStack()
         self._constants: set[int] = set()  # storages of the text encoder's weights
 
@@ -71,6 +73,16 @@ class HostBackend:
         return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
 
     def predict(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        def smaller(latents: Tensor) -> Tensor:
+            rows = [0] * len(latents)
+            text = features.rows(rows).detached()
+            text.cross.requires_grad_(features.cross.requires_grad)
+            return self._predicted(latents, t[rows], text)
+
+        with self.memory.forward(z_t, smaller):
+            return self._predicted(z_t, t, features)
+
+    def _predicted(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         sampling = self.model.get_model_object("model_sampling")
         sigma = sampling.sigmas.to(z_t.device)[t]
         wide = sigma.reshape(-1, 1, 1, 1)

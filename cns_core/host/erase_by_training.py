@@ -100,6 +100,7 @@ class _Training:
             adaptation = self._adaptation(backend, images, retained)
             trainer = self._trainer(backend, adaptation, images, retained)
             moving = sum(p.numel() for group in trainer.groups for p in group.parameters)
+            backend.memory.to_come = trainer.bytes_to_come
             run.check_space(2 * state_bytes(trainer.state(), moving))
             try:
                 trainer.run(lambda report: self._on_step(report, trainer))
@@ -108,6 +109,7 @@ class _Training:
                     run.save_checkpoint(trainer.state(), trainer.step)
                 raise
             change = adaptation.learned()
+        run.notes += backend.memory.notes
         run.checkpoint_file.unlink(missing_ok=True)
         losses = {name: torch.tensor(values) for name, values in trainer.losses.items()}
         return Trained(change, losses, run.notes)

@@ -41,6 +41,7 @@ from .prepare import check_concept
 from .progress import Progress
 from .runs import Run
 from .text import token_tables, word_ids
+from .training_memory import MemoryUse
 from .types import Loaded
 from .weights import Weights
 
@@ -78,6 +79,7 @@ class Lesson:
     preview: Preview = field(default_factory=Preview)
     limits: Limits = field(default_factory=Limits)
     refining: Refining | None = None
+    memory_use: MemoryUse = field(default_factory=MemoryUse)
 
     @property
     def others(self) -> ConceptMemory | None:
@@ -247,6 +249,8 @@ class LearningRun:
                 plan.method, plan.prepared, self.earlier, lesson.method_settings, backend.device
             )
             trainer = self._trainer(backend, data, adaptation, vectors)
+            backend.memory.use = lesson.memory_use
+            backend.memory.to_come = trainer.bytes_to_come
             self.run.check_space(self._to_be_kept(trainer))
             try:
                 trainer.run(lambda report: self._on_step(report, trainer, backend), self.live.stop_asked)
@@ -256,6 +260,7 @@ class LearningRun:
                 raise
         if trainer.step < lesson.settings.steps:
             notes.append(f"Stopped after step {trainer.step} of {lesson.settings.steps}, as you asked.")
+        notes += backend.memory.notes
         learned = self._learned(trainer, adaptation)
         self.run.finish(self.known.with_learned(learned))
         return Learned(lesson.with_learned(learned, self.base), notes)

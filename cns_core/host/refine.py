@@ -19,6 +19,7 @@ from .kept import Limits
 from .learn import Learned, Lesson, Preview, learn
 from .prepare import prepare
 from .progress import Progress
+from .training_memory import MemoryUse
 from .types import Loaded
 
 
@@ -34,6 +35,7 @@ class Further:
     rate: float = 1.0
     preview: Preview = field(default_factory=Preview)
     limits: Limits = field(default_factory=Limits)
+    memory_use: MemoryUse = field(default_factory=MemoryUse)
 
 
 def refine(
@@ -91,6 +93,7 @@ def refine(
         further.preview,
         further.limits,
         refining,
+        further.memory_use,
     )
     result = learn(lesson)
     return replace(result, notes=[*plan.notes, *result.notes])
