@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .framing import Framings
 from .method import WeightFunction
 from .schedule import NoiseLevels
 from .text_features import TextFeatures
@@ -28,12 +29,16 @@ class DiffusionBackend(Protocol):
         """
         ...
 
-    def predict(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+    def predict(
+        self, z_t: Tensor, t: Tensor, features: TextFeatures, framings: Framings | None = None
+    ) -> Tensor:
         """The model's own prediction (`levels.prediction_type`), float32, for noised latents.
 
         Args:
             z_t: `(B, C, h, w)`.
             t: noise levels `(B,)`.
+            framings: what each row's picture was cut from; None: all are as drawn. Models that are told
+                nothing of it leave it aside.
         """
         ...
 

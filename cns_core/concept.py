@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .framing import Framing
 from .method import Taught
 from .values import odd_character, shown
 
@@ -28,13 +29,15 @@ class TrainingImage:
     """One picture, ready for training, with every wording that may be paired with it.
 
     `pixels` is (H, W, 3) float32 in [0, 1] with H and W multiples of 64. `mask` is (H, W) float32 in [0, 1],
-    1 where the picture shows what is to be learned. `source` names it for people. ValueError for all else.
+    1 where the picture shows what is to be learned. `source` names it for people. `framing` is what it was
+    cut from, None where it is as it always was. ValueError for all else.
     """
 
     pixels: Tensor
     captions: tuple[str, ...]
     mask: Tensor | None
     source: str
+    framing: Framing | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
@@ -104,8 +107,14 @@ class Concept:
         few = captions[:: -(-len(captions) // MAX_CAPTIONS)]
         return Taught(self.token, self.class_word, tuple(few))
 
+    def framings(self) -> tuple[Framing | None, ...]:
+        """What each image was cut from."""
+        return tuple(image.framing for image in self.images)
+
     def digest(self) -> str:
-        """SHA-256 (hex) over every field, pixels and masks included; the same in every process."""
+        """SHA-256 (hex) over every field, pixels and masks included; the same in every process. Framings are
+        left out, for most models are told nothing of them: where they count, they are told apart besides.
+        """
         sha = hashlib.sha256()
         for part in self._parts():
             # The length goes in first, so that ('ab', 'c') and ('a', 'bc') differ.

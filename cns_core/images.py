@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .captions import CaptionRule
 from .concept import BUCKET_STEP, TrainingImage
+from .framing import centred
 from .masked_pictures import load_masked, masks_beside
 from .picture_files import Picture, check_size, on_white, some_of
 
@@ -264,7 +265,8 @@ def _build(pictures: Iterable[_Loaded], bucketing: Bucketing) -> tuple[tuple[Tra
                     "that is trained on, so nothing could be learned. Expected 1 where the concept is: "
                     "invert the mask, or crop the picture around the concept."
                 )
-        images.append(TrainingImage(fitted, captions, fitted_mask, source))
+        framing = centred((height, width), size)
+        images.append(TrainingImage(fitted, captions, fitted_mask, source, framing))
     if not images:
         raise ValueError("0 pictures given, expected at least 1. Add a picture of the concept.")
     heads = (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .backend import DiffusionBackend
+from .framing import Framings
 from .objective import prediction_error
 from .schedule import NoiseLevels
 from .text_features import TextFeatures
@@ -44,10 +45,13 @@ def noised(z0: Tensor, t: Tensor, levels: NoiseLevels, generator: torch.Generato
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Samples of one size, by their numbers; mask: `(n, 1, h, w)` or None for all of the picture."""
+    """Samples of one size, by their numbers; framings: what their pictures were cut from; mask:
+    `(n, 1, h, w)` or None for all of the picture.
+    """
 
     rows: list[int]
     noised: Noised
+    framings: Framings
     mask: Tensor | None
 
 
@@ -77,7 +81,8 @@ class NoisedPictures:
                 shown = [picked[row] for row in some]
                 z0 = torch.stack([image.latents for image in shown]).clone()  # no tensor of inference mode
                 found = noised(z0, t[some], backend.levels, generator)
-                self._batches.append(_Batch(some, found, _masks(shown) if masked else None))
+                framings = [image.framing for image in shown]
+                self._batches.append(_Batch(some, found, framings, _masks(shown) if masked else None))
 
     def __len__(self) -> int:
         """How many predictions one call of `errors` makes."""
@@ -90,7 +95,7 @@ class NoisedPictures:
         text, device = self._of_class if class_word else self._own, self._backend.device
         for batch in self._batches:
             z_t, t = batch.noised.z_t.to(device), batch.noised.t.to(device)
-            prediction = self._backend.predict(z_t, t, text.rows(batch.rows))
+            prediction = self._backend.predict(z_t, t, text.rows(batch.rows), batch.framings)
             yield prediction_error(prediction.cpu(), batch.noised.target, batch.mask).double()
 
 

@@ -13,27 +13,40 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .framing import Framings
 from .schedule import NoiseLevels
 from .text_features import TextFeatures
 
 Size = tuple[int, int]
-# Latents of class images `(n, C, h, w)` by latent size `(h, w)`.
-ClassLatents = Mapping[Size, Tensor]
+
+
+class ClassPool(NamedTuple):
+    """Class images of one size: latents `(n, C, h, w)`, and what each was cut from."""
+
+    latents: Tensor
+    framings: Framings
+
+
+ClassLatents = Mapping[Size, ClassPool]  # by latent size `(h, w)`
 
 
 class PriorBatch(NamedTuple):
-    """The prior's half of a batch: noised latents `(B, C, h, w)`, what should be predicted, and the text."""
+    """The prior's half of a batch: noised latents `(B, C, h, w)`, what should be predicted, the text, and
+    what each row's picture was cut from.
+    """
 
     z_t: Tensor
     target: Tensor
     text: TextFeatures
+    framings: Framings
 
 
 @dataclass(frozen=True, eq=False)
 class NoisedBatch:
     """The concept's own half: scaled latents z0 `(B, C, h, w)`, noise, noise levels t `(B,)`, noised latents.
 
-    class_captions: the captions with the class word in the token's place.
+    class_captions: the captions with the class word in the token's place; framings: what each picture was cut
+    from.
     """
 
     captions: Sequence[str]
@@ -42,6 +55,7 @@ class NoisedBatch:
     noise: Tensor
     t: Tensor
     z_t: Tensor
+    framings: Framings
 
 
 class ClassPictures(Protocol):
@@ -78,7 +92,7 @@ class Teacher(Protocol):
         """Prompts without the token, encoded."""
         ...
 
-    def untrained_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+    def untrained_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures, framings: Framings) -> Tensor:
         """What the model predicts with nothing learned, without a gradient."""
         ...
 
@@ -141,7 +155,8 @@ class ImageFree(NoPrior):
 
     def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch:
         text = teacher.frozen_text(batch.class_captions)
-        return PriorBatch(batch.z_t, teacher.untrained_prediction(batch.z_t, batch.t, text), text)
+        target = teacher.untrained_prediction(batch.z_t, batch.t, text, batch.framings)
+        return PriorBatch(batch.z_t, target, text, batch.framings)
 
 
 class DrawnClassImages(NoPrior):
@@ -163,10 +178,13 @@ class DrawnClassImages(NoPrior):
     def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch:
         z0, noise, t = batch.z0, batch.noise, batch.t
         pool = teacher.class_latents[(z0.shape[2], z0.shape[3])]
-        z_class = torch.stack([pool[teacher.pick(len(pool))] for _ in z0]).to(z0.device)
+        picks = [teacher.pick(len(pool.latents)) for _ in z0]
+        z_class = torch.stack([pool.latents[pick] for pick in picks]).to(z0.device)
+        framings = [pool.framings[pick] for pick in picks]
         text = teacher.frozen_text([teacher.class_prompt] * len(z0))
         levels = teacher.levels
-        return PriorBatch(levels.add_noise(z_class, noise, t), levels.target(z_class, noise, t), text)
+        z_t, target = levels.add_noise(z_class, noise, t), levels.target(z_class, noise, t)
+        return PriorBatch(z_t, target, text, framings)
 
 
 class GivenClassImages(DrawnClassImages):

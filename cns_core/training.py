@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .backend import DiffusionBackend
 from .checkpoint import CheckpointError, TrainerState, check_alike, optimizer_state, restore_optimizer
+from .framing import Framing, Framings
 from .method import TOKEN, Adaptation, ParameterGroup
 from .objective import Objective, OfPictures, prediction_error, total_loss
 from .priors import ClassLatents, NoisedBatch, PriorBatch
@@ -30,13 +31,15 @@ class LatentImage:
     """One training image.
 
     latents: scaled, `(C, h, w)`; captions: one is drawn for each step; class_captions: the same in the same
-    order, with the class word in the token's place; mask: `(1, h, w)` or None.
+    order, with the class word in the token's place; mask: `(1, h, w)` or None; framing: what it was cut from,
+    None where it is as drawn.
     """
 
     latents: Tensor
     captions: tuple[str, ...]
     class_captions: tuple[str, ...]
     mask: Tensor | None = None
+    framing: Framing | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -232,10 +235,10 @@ class ConceptTrainer:
                     self._encoded[prompt] = self.backend.encode([prompt], None).detached()
         return TextFeatures.concatenated([self._encoded[p] for p in prompts])
 
-    def untrained_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures) -> Tensor:
+    def untrained_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures, framings: Framings) -> Tensor:
         """What the model predicts with nothing learned, without a gradient."""
         with self.adaptation.disabled(), torch.no_grad():
-            return self.backend.predict(z_t, t, text)
+            return self.backend.predict(z_t, t, text, framings)
 
     def pick(self, below: int) -> int:
         """A random whole number from the run's generator."""
@@ -307,6 +310,7 @@ class ConceptTrainer:
             noise,
             t,
             self.levels.add_noise(z0, noise, t),
+            [image.framing for image in images],
         )
 
     def _text(self, captions: Sequence[str]) -> TextFeatures:
@@ -322,11 +326,12 @@ class ConceptTrainer:
     ) -> tuple[Tensor, Tensor | None]:
         """The concept's half and the prior's, in one pass."""
         if prior is None:
-            return self.backend.predict(batch.z_t, batch.t, text), None
+            return self.backend.predict(batch.z_t, batch.t, text, batch.framings), None
         both = self.backend.predict(
             torch.cat([batch.z_t, prior.z_t]),
             torch.cat([batch.t, batch.t]),
             TextFeatures.concatenated([text, prior.text]),
+            [*batch.framings, *prior.framings],
         )
         concept, class_ = both.chunk(2)
         return concept, class_

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cns_core.concept import Concept
+from cns_core.framing import Framings
 from cns_core.host.backend import HostBackend, training_mode
 from cns_core.host.latents import encode_concept
 from cns_core.host.precision import FLOAT32
@@ -32,11 +33,14 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Pictures, noised, and the prompts to predict the noise by."""
+    """Pictures, noised, the prompts to predict the noise by, and what the pictures were cut from; None: they
+    are as drawn.
+    """
 
     noised: Noised
     captions: Sequence[str]
     class_captions: Sequence[str] = ()
+    framings: Framings | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class FixedNoise:
             captions = [i.captions[n] for i, n in zip(picked, number, strict=True)]
             about_class = [i.class_captions[n] for i, n in zip(picked, number, strict=True)]
             z0 = torch.stack([i.latents for i in picked]).clone()
-            pairs = _pairs(backend, z0, generator, captions, about_class)
+            framings = [i.framing for i in picked]
+            pairs = _pairs(backend, z0, generator, captions, about_class, framings)
             with backend.weights_patched({}):
                 self._plain_class[concept.name] = self._predicted(backend, pairs, about_class)
             self._of[concept.name] = pairs
@@ -121,8 +126,11 @@ class FixedNoise:
         text = TextFeatures.concatenated(parts)
         rows = [unique.index(prompt) for prompt in prompts]
         z_t, t = pairs.noised.z_t, pairs.noised.t
+        framings = pairs.framings or [None] * len(rows)
         places = [slice(i, i + _AT_ONCE) for i in range(0, len(rows), _AT_ONCE)]
-        return torch.cat([backend.predict(z_t[at], t[at], text.rows(rows[at])) for at in places])
+        return torch.cat(
+            [backend.predict(z_t[at], t[at], text.rows(rows[at]), framings[at]) for at in places]
+        )
 
 
 def _adding(laid: Laid) -> WeightFunction:
@@ -138,6 +146,7 @@ def _pairs(
     generator: torch.Generator,
     captions: Sequence[str],
     class_captions: Sequence[str] = (),
+    framings: Framings | None = None,
 ) -> Pairs:
     t = even_levels(len(z0), backend.levels, generator)
-    return Pairs(noised(z0, t, backend.levels, generator), captions, class_captions)
+    return Pairs(noised(z0, t, backend.levels, generator), captions, class_captions, framings)

@@ -27,6 +27,7 @@ from cns_core.methods.cns import Cns
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.cns.prepared import SelectedNeurons
 from cns_core.methods.cns.selection import Selection
+from cns_core.priors import ClassPool
 from cns_core.projections import ProjectionLayout
 from cns_core.settings import TrainSettings
 from cns_core.text_features import TextFeatures
@@ -139,7 +140,8 @@ def _trainer(
     give_back_what_is_free()  # of preparing, which is no part of training
     pairs = zip(task.latents, CAPTIONS, strict=True)
     images = tuple(LatentImage(z, (caption,), (CLASS_CAPTION,)) for z, caption in pairs)
-    sizes = {(task.latents.shape[2], task.latents.shape[3]): task.latents}
+    pool = ClassPool(task.latents, [None] * len(task.latents))
+    sizes = {(task.latents.shape[2], task.latents.shape[3]): pool}
     data = TrainingData(images, CLASS_CAPTION, sizes)
     settings = TrainSettings(steps=task.steps, batch_size=task.batch, prior=prior)
     return ConceptTrainer(backend, data, adaptation, vectors, settings)

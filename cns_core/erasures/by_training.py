@@ -143,7 +143,9 @@ class Retained(NoPrior):
         latents = torch.stack([image.latents for image in images]).to(batch.z0.device)
         z_t = teacher.levels.add_noise(latents, batch.noise, batch.t)
         text = teacher.frozen_text([image.captions[0] for image in images])
-        return PriorBatch(z_t, teacher.untrained_prediction(z_t, batch.t, text), text)
+        framings = [image.framing for image in images]
+        target = teacher.untrained_prediction(z_t, batch.t, text, framings)
+        return PriorBatch(z_t, target, text, framings)
 
 
 def look(
@@ -183,7 +185,8 @@ def look(
             noise = torch.randn(z0.shape, generator=generator).to(backend.device)
             t = torch.randint(len(backend.levels), (len(z0),), generator=generator).to(backend.device)
             z_t = backend.levels.add_noise(z0, noise, t)
-            prediction = backend.predict(z_t, t, TextFeatures.concatenated([texts[p] for p in prompts]))
+            text = TextFeatures.concatenated([texts[p] for p in prompts])
+            prediction = backend.predict(z_t, t, text, [image.framing for image in batch])
             prediction_error(prediction, backend.levels.target(z0, noise, t)).mean().backward()
             for name, gradient in found.end_step().items():
                 squares[name] += gradient.square() / steps

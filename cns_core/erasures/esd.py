@@ -55,9 +55,11 @@ class Away:
     eta: float
 
     def target(self, batch: NoisedBatch, teacher: Teacher) -> Tensor:
-        named = teacher.untrained_prediction(batch.z_t, batch.t, teacher.frozen_text(batch.captions))
-        other = teacher.frozen_text(batch.class_captions)
-        return named - self.eta * (named - teacher.untrained_prediction(batch.z_t, batch.t, other))
+        named, other = (
+            teacher.untrained_prediction(batch.z_t, batch.t, teacher.frozen_text(prompts), batch.framings)
+            for prompts in (batch.captions, batch.class_captions)
+        )
+        return named - self.eta * (named - other)
 
 
 class Esd:

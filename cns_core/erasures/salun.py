@@ -54,7 +54,7 @@ class AsOther:
 
     def target(self, batch: NoisedBatch, teacher: Teacher) -> Tensor:
         other = teacher.frozen_text(batch.class_captions)
-        return teacher.untrained_prediction(batch.z_t, batch.t, other)
+        return teacher.untrained_prediction(batch.z_t, batch.t, other, batch.framings)
 
 
 class SalUn:

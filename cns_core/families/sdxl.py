@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: two text encoders side by side, and a pooled text beside the cross-attention."""
+"""Stable Diffusion XL: two text encoders side by side; beside the cross-attention a pooled text and sizes."""
 
 from .family import Family
 
@@ -9,4 +9,5 @@ SDXL = Family(
     text_width=2048,
     architecture="stable-diffusion-xl-v1-base",
     base_version="sdxl_base_v1-0",
+    told_sizes=True,
 )

@@ -11,6 +11,7 @@ import comfy.model_management as management
 import torch
 from torch import Tensor
 
+from ..framing import Framing, Framings
 from ..method import WeightFunction
 from ..text_features import TextFeatures
 from .frozen_weights import frozen_weights
@@ -43,7 +44,7 @@ class HostBackend:
         captions may mention them; precision: None computes in what is fastest on the models' devices.
         """
         self.levels = noise_levels(model)
-        self._latent_factor = model_family(model).latent_factor
+        self._family = model_family(model)
         self.device = torch.device(model.load_device)
         self.token = token
         clone = (
@@ -72,34 +73,62 @@ class HostBackend:
         pooled = None if features.pooled is None else features.pooled.to(self.device)
         return TextFeatures(features.cross.to(self.device), pooled, features.is_word)
 
-    def predict(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+    def predict(
+        self, z_t: Tensor, t: Tensor, features: TextFeatures, framings: Framings | None = None
+    ) -> Tensor:
         def smaller(latents: Tensor) -> Tensor:
             rows = [0] * len(latents)
             text = features.rows(rows).detached()
             text.cross.requires_grad_(features.cross.requires_grad)
-            return self._predicted(latents, t[rows], text)
+            return self._predicted(latents, t[rows], text, None)
 
         with self.memory.forward(z_t, smaller):
-            return self._predicted(z_t, t, features)
+            return self._predicted(z_t, t, features, framings)
 
-    def _predicted(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+    def _predicted(self, z_t: Tensor, t: Tensor, features: TextFeatures, framings: Framings | None) -> Tensor:
         sampling = self.model.get_model_object("model_sampling")
         sigma = sampling.sigmas.to(z_t.device)[t]
         wide = sigma.reshape(-1, 1, 1, 1)
         x = z_t * (wide.square() + 1).sqrt()  # the host's variance-exploding form of the same noised latent
         conds: dict[str, Any] = {"c_crossattn": features.cross}
-        height, width = (side * self._latent_factor for side in z_t.shape[2:])
-        adm = self.model.model.encode_adm(
-            pooled_output=features.pooled, width=width, height=height, device=z_t.device
-        )
-        if adm is not None:
-            conds["y"] = adm.to(z_t.device)
+        vector = self._vector(z_t, features.pooled, framings)
+        if vector is not None:
+            conds["y"] = vector.to(z_t.device)
         options = {
             **self.model.model_options["transformer_options"],
             "optimized_attention_override": _pytorch_attention,
         }
         denoised = self.model.model.apply_model(x, sigma, transformer_options=options, **conds)
         return self.levels.prediction(z_t, denoised, wide)
+
+    def _vector(self, z_t: Tensor, pooled: Tensor | None, framings: Framings | None) -> Tensor | None:
+        """What SDXL reads beside the cross-attention `(B, 2816)`: the pooled text, and what each picture was
+        cut from. None for models without.
+        """
+        height, width = (side * self._family.latent_factor for side in z_t.shape[2:])
+        if framings is None or not self._family.told_sizes:
+            framings = [None] * len(z_t)
+        drawn = Framing((height, width))
+        told = [framing or drawn for framing, _ in zip(framings, z_t, strict=True)]
+
+        def encoded(framing: Framing, pooled: Tensor | None) -> Any:
+            return self.model.model.encode_adm(
+                pooled_output=pooled,
+                height=framing.original[0],
+                width=framing.original[1],
+                crop_h=framing.crop[0],
+                crop_w=framing.crop[1],
+                target_height=height,
+                target_width=width,
+                device=z_t.device,
+            )
+
+        if pooled is None or len(set(told)) == 1:
+            vector: Tensor | None = encoded(told[0], pooled)
+            return vector
+        # The host has one framing for all that it encodes at once.
+        rows = zip(told, pooled.split(1), strict=True)
+        return torch.cat([encoded(framing, of_row) for framing, of_row in rows])
 
     @contextmanager
     def weights_patched(self, functions: Mapping[str, WeightFunction]) -> Iterator[None]:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ..concept import Concept
+from ..framing import centred
 from ..images import fit
-from ..priors import Size
+from ..priors import ClassPool, Size
 from ..training import LatentImage
 from .model import model_family
 from .types import Loaded, OnProgress
@@ -45,23 +46,24 @@ def encode_concept(loaded: Loaded, concept: Concept, on_progress: OnProgress) ->
             cells = (latents.shape[1], latents.shape[2])
             mask = torch.nn.functional.adaptive_avg_pool2d(image.mask[None, None], cells)[0]
         class_captions = tuple(map(concept.class_caption, image.captions))
-        images.append(LatentImage(latents, image.captions, class_captions, mask))
+        images.append(LatentImage(latents, image.captions, class_captions, mask, image.framing))
         on_progress(number, len(concept.images))
     return tuple(images)
 
 
 def encode_fitted(
     loaded: Loaded, pixels: Sequence[Tensor], sizes: set[Size], on_progress: OnProgress
-) -> dict[Size, Tensor]:
+) -> dict[Size, ClassPool]:
     """Pictures `(H, W, 3)`, fitted to each of these latent sizes `(h, w)`; `on_progress` as above."""
     factor = model_family(loaded.model).latent_factor
     pools, done, total = {}, 0, len(sizes) * len(pixels)
     for height, width in sorted(sizes):
-        latents = []
+        latents, framings, size = [], [], (height * factor, width * factor)
         for picture in pixels:
-            fitted, _ = fit(picture[..., :3], None, (height * factor, width * factor))
+            fitted, _ = fit(picture[..., :3], None, size)
             latents.append(encode_pixels(loaded, fitted[None]))
+            framings.append(centred((picture.shape[0], picture.shape[1]), size))
             done += 1
             on_progress(done, total)
-        pools[height, width] = torch.cat(latents)
+        pools[height, width] = ClassPool(torch.cat(latents), framings)
     return pools

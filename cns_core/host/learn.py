@@ -17,9 +17,10 @@ from torch import Tensor
 from ..captions import template_captions
 from ..checkpoint import CheckpointError, state_bytes
 from ..concept import Concept
+from ..framing import Framing, told
 from ..memory import ConceptMemory, LearnedConcept
 from ..method import Adaptation, Earlier, Plan
-from ..priors import PRIORS
+from ..priors import PRIORS, ClassPool
 from ..prompt_tokens import PLACE, check_tokens
 from ..refine import Refining
 from ..settings import TrainSettings
@@ -135,6 +136,7 @@ class Lesson:
             str(self.kept_settings()),
             of_images.hexdigest(),
             *(["refined"] if self.refining is not None else []),
+            *([repr(self.concept.framings())] if base.family.told_sizes else []),
         )
 
     def fault(self, found: ConceptMemory, base: BaseModel) -> str | None:
@@ -238,7 +240,7 @@ class LearningRun:
         """Prepare, train, and keep the memory on disk."""
         lesson, notes = self.lesson, self.run.notes
         data = self._data()
-        notes += self._of_patches()
+        notes += [*self._of_patches(), *self._of_sizes()]
         with training_mode():
             loaded, concept = lesson.loaded, lesson.concept
             vectors = self._first_vectors()
@@ -303,6 +305,13 @@ class LearningRun:
             "draw with it on the same, or on a checkpoint that it was saved as."
         ]
 
+    def _of_sizes(self) -> list[str]:
+        if not self.base.family.told_sizes:
+            return []
+        sizes = [(image.pixels.shape[0], image.pixels.shape[1]) for image in self.lesson.concept.images]
+        framings = self.lesson.concept.framings()
+        return [told([(f or Framing(size), size) for f, size in zip(framings, sizes, strict=True)])]
+
     def _to_be_kept(self, trainer: ConceptTrainer) -> int:
         """Bytes, generously: a checkpoint, and a result beside it, whose new part is no larger."""
         moving = sum(p.numel() for group in trainer.groups for p in group.parameters)
@@ -311,11 +320,11 @@ class LearningRun:
         )
         return 2 * state_bytes(trainer.state(), moving) + earlier
 
-    def given(self) -> dict[tuple[int, int], Tensor]:
+    def given(self) -> dict[tuple[int, int], ClassPool]:
         """The class images that the user connected (`priors.ClassPictures`)."""
         return encode_fitted(self.lesson.loaded, self.lesson.class_images, self._sizes, self.progress.phase)
 
-    def drawn(self) -> dict[tuple[int, int], Tensor]:
+    def drawn(self) -> dict[tuple[int, int], ClassPool]:
         """Class images drawn by the untouched model, in turn for every size (`priors.ClassPictures`)."""
         lesson, sizes = self.lesson, sorted(self._sizes)
         loaded = lesson.loaded
@@ -334,7 +343,7 @@ class LearningRun:
         ):
             latents = encode_pixels(loaded, image)[0]
             gathered[latents.shape[1], latents.shape[2]].append(latents)
-        return {size: torch.stack(latents) for size, latents in gathered.items()}
+        return {size: ClassPool(torch.stack(x), [None] * len(x)) for size, x in gathered.items()}
 
     def _data(self) -> TrainingData:
         loaded, concept = self.lesson.loaded, self.lesson.concept

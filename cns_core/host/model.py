@@ -163,4 +163,9 @@ def model_family(model: Model) -> Family:
     for family in FAMILIES.values():
         if isinstance(config, getattr(comfy.supported_models, family.host_class)):
             return family
+    if isinstance(config, comfy.supported_models.SDXLRefiner):
+        raise ValueError(
+            "This is SDXL's refiner, which goes over pictures that the base model has drawn and has another "
+            "text encoder. Connect MODEL and CLIP of the SDXL base checkpoint; concepts are learned on it."
+        )
     raise ValueError(f"This is a {type(config).__name__} model. Supported: {SUPPORTED}.")

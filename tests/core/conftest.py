@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cns_core.framing import Framings
 from cns_core.memory import ConceptMemory
 from cns_core.method import Taught, WeightFunction
 from cns_core.moments import second_moment
@@ -114,7 +115,9 @@ class ToyBackend:
             words.append([0 < i < length for i in range(TOKENS)])
         return TextFeatures(torch.stack(rows), None, torch.tensor(words))
 
-    def predict(self, z_t: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+    def predict(
+        self, z_t: Tensor, t: Tensor, features: TextFeatures, framings: Framings | None = None
+    ) -> Tensor:
         return self.unet(z_t, self.levels.alphas_cumprod[t], features.cross)
 
     @contextmanager

@@ -113,7 +113,7 @@ def test_esd_leads_away_from_the_words(toy, eta):
         untrained_prediction = staticmethod(toy.predict)
 
     z, t = random(2, 2, 4, 4), torch.tensor([5, 30])
-    batch = NoisedBatch(["a photo of word2"] * 2, ["a photo of word5"] * 2, z, z, t, z)
+    batch = NoisedBatch(["a photo of word2"] * 2, ["a photo of word5"] * 2, z, z, t, z, [None] * 2)
     word, other = (toy.predict(z, t, toy.encode([f"a photo of {w}"] * 2, None)) for w in ("word2", "word5"))
     found = Away(eta).target(batch, Teacher())
     torch.testing.assert_close(found, word * (1 - eta) + other * eta)

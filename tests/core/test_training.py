@@ -12,6 +12,7 @@ from cns_core.memory import ConceptMemory
 from cns_core.methods.cns.adaptation import CnsAdaptation
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.cns.settings import CnsTraining
+from cns_core.priors import ClassPool
 from cns_core.settings import TrainSettings
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData, TrainingDivergedError
 
@@ -41,7 +42,7 @@ def data(sizes=((4, 4),), masks=False):
         for size in sizes
         for _ in range(2)
     )
-    pools = {size: torch.randn(3, 2, *size, generator=g) for size in sizes}
+    pools = {size: ClassPool(torch.randn(3, 2, *size, generator=g), [None] * 3) for size in sizes}
     return TrainingData(images, "a photo of word1", pools)
 
 
@@ -238,7 +239,7 @@ def test_accumulation_equals_a_larger_batch_of_one_image(toy):
 
         levels, toy.levels = toy.levels, Levels(toy.levels)
         predict = toy.predict
-        toy.predict = lambda z, t, f: toy.unet(z, levels.alphas_cumprod[steps[toy.levels.part]], f.cross)
+        toy.predict = lambda z, t, f, _: toy.unet(z, levels.alphas_cumprod[steps[toy.levels.part]], f.cross)
         try:
             t.run(lambda r: captured.append(t.adaptation.values.grad.clone()))
         finally:
@@ -252,7 +253,7 @@ def test_buckets_never_mix_in_a_batch(toy):
     seen = []
     predict, toy.unet_shape = toy.predict, None
 
-    def watch(z, t, f):
+    def watch(z, t, f, framings):
         seen.append(tuple(z.shape[2:]))
         return torch.zeros_like(z) + f.cross.mean() + sum(w.sum() * 0 for w in [toy.unet.out.weight])
 
