@@ -37,6 +37,7 @@ the small base model:
   dev.py bench places         in which attention layers learned concepts live
   dev.py bench space          a space of many faces: new ones out of it, and faces moved along directions
   dev.py bench directions     how much room the text features of a checkpoint leave for concepts
+  dev.py bench memory         what learning takes of a GPU's memory, computed for the full-size models
                 All of them work in small_base/work/ unless --work names another folder.
 
 The set-up is kept in .venv/ and .comfyui/; delete both to begin anew.

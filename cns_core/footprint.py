@@ -54,25 +54,31 @@ class Kept:
         return self.outside + sum(self.read) + max(self.inside, default=0)
 
 
+def storage_of(tensor: Tensor) -> int:
+    """What tells storages apart while they are there: tensors on the `meta` device have no address."""
+    return int(tensor.untyped_storage()._cdata)
+
+
 def kept_for_backward(
     forward: Callable[[], Tensor], blocks: Sequence[nn.Module], constants: set[int]
 ) -> Kept:
     """Count what a forward keeps, each storage once.
 
-    constants: addresses of the storages that are there anyway, such as those of weights.
+    constants: the storages that are there anyway, such as those of weights (`storage_of`).
     """
     outside, inside, read = 0, dict.fromkeys(blocks, 0), dict.fromkeys(blocks, 0)
     seen, within = set(constants), list[nn.Module]()
 
     def pack(tensor: Tensor) -> Tensor:
         nonlocal outside
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
+        storage = storage_of(tensor)
+        if storage not in seen:
+            seen.add(storage)
+            size = tensor.untyped_storage().nbytes()
             if within:
-                inside[within[-1]] += storage.nbytes()
+                inside[within[-1]] += size
             else:
-                outside += storage.nbytes()
+                outside += size
         return tensor
 
     def enter(block: nn.Module, given: tuple[Any, ...]) -> None:

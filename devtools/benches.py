@@ -17,4 +17,5 @@ BENCHES = {
     "directions": "benchmarks.directions",
     "faults": "benchmarks.faults",
     "speed": "benchmarks.speed",
+    "memory": "benchmarks.speed.video_memory",
 }

@@ -28,6 +28,8 @@ LOOPS = (
     "bare, text encoder included",
     "ContinualTrain, no prior",
     "ContinualTrain, no prior, concept 20",
+    "ContinualTrain, directions",
+    "ContinualTrain, directions, concept 20",
     "ContinualTrain, class images",
     "ContinualTrain, image-free prior",
     "TrainLoraNode",
@@ -42,6 +44,7 @@ VARIANTS = (
 )
 FIGURES = (
     "over the floor",
+    "over the floor, directions",
     "selecting",
     "drawing",
     "keeping",

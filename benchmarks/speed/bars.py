@@ -59,6 +59,12 @@ def _after(records: Records, steps: int) -> Mapping[str, float]:
 
 BARS = (
     Bar("training step without prior / bare forward and backward", _over_the_floor, 1.10),
+    Bar(
+        "training step by directions / bare forward and backward",
+        _figure("over the floor, directions", "over_ratio"),
+        1.05,
+        "sd15",
+    ),
     Bar("training step without prior / TrainLoraNode", _ratio(OURS, NATIVE), 0.75),
     Bar("training step of concept 20 / concept 1", _ratio(TWENTIETH, OURS), 1.05),
     Bar("training memory of concept 20 / concept 1", _ratio(TWENTIETH, OURS, "peak_mb"), 1.05),

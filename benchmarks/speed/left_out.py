@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cns_core.host.backend import HostBackend
+from cns_core.method import WeightFunction
 from cns_core.text_features import TextFeatures
 
 from .loops import Loop, Task, learning, random_latents, training_backend
 from .models import HostModel
 
+_AGAINST = {"in_the_weights": "directions"}  # what a way is a multiple of, other than a step of CNS
 _TURNS, _STEPS = 6, 3  # the first step of a turn is not counted
 
 
@@ -28,6 +32,8 @@ def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
         "as_is": learning(),
         "one_by_one": learning(backend=_OneByOne),
         "text_in_float32": learning(precision=text_in_float32),
+        "directions": learning("directions"),
+        "in_the_weights": learning("directions", backend=_InTheWeights),
     }
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -38,7 +44,7 @@ def left_out(loaded: HostModel, pixels: int) -> dict[str, float]:
     return {
         "as_is_s": statistics.median(seconds["as_is"]),
         **{
-            f"{name}_ratio": _median_ratio(seconds[name], seconds["as_is"])
+            f"{name}_ratio": _median_ratio(seconds[name], seconds[_AGAINST.get(name, "as_is")])
             for name in names
             if name != "as_is"
         },
@@ -51,6 +57,18 @@ class _OneByOne(HostBackend):
     def encode(self, prompts: Sequence[str], token_vectors: Mapping[str, Tensor] | None) -> TextFeatures:
         encode = super().encode
         return TextFeatures.concatenated([encode([prompt], token_vectors) for prompt in prompts])
+
+
+class _InTheWeights(HostBackend):
+    """Adds a product to the weight, where it could be added to what the projection puts out."""
+
+    def weights_patched(self, functions: Mapping[str, WeightFunction]) -> AbstractContextManager[None]:
+        whole = {name: partial(_call, function) for name, function in functions.items()}
+        return super().weights_patched(whole)
+
+
+def _call(function: WeightFunction, weight: Tensor) -> Tensor:
+    return function(weight)
 
 
 def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:

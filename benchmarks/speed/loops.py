@@ -11,24 +11,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cns_core.host.backend import HostBackend, training_mode
 from cns_core.host.model import model_family
 from cns_core.host.precision import Precision
 from cns_core.host.text import token_tables
+from cns_core.host.training_memory import ALWAYS, NEVER, MemoryUse
 from cns_core.method import Adaptation, Prepared
 from cns_core.methods import METHODS
 from cns_core.methods.cns import Cns
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.cns.prepared import SelectedNeurons
 from cns_core.methods.cns.selection import Selection
+from cns_core.methods.directions.prepared import Forecast, Guarded
 from cns_core.priors import ClassPool
 from cns_core.projections import ProjectionLayout
+from cns_core.protected import Protected, Protection
 from cns_core.settings import TrainSettings
 from cns_core.text_features import TextFeatures
 from cns_core.tokens import TokenVectors
@@ -39,6 +40,7 @@ from .models import HostModel, random_mask
 from .whole_unet import WholeUNet
 
 TOKEN = "<x>"
+DIRECTIONS = "directions"
 _PLACES = (
     "in the snow",
     "on a beach",
@@ -109,11 +111,12 @@ def learning(
     change: Callable[[nn.Module], None] = lambda unet: None,
     backend: type[HostBackend] = HostBackend,
     precision: Precision | None = None,
+    checkpointing: str = NEVER,
 ) -> Loop:
     """The pack's own loop with this method and prior, after so many earlier concepts, on a changed U-Net."""
 
     def run(task: Task) -> list[float]:
-        with training_backend(task.loaded, precision, backend) as (model, vectors):
+        with training_backend(task.loaded, precision, backend, checkpointing) as (model, vectors):
             change(model.model.model.diffusion_model)
             return _seconds(trainer_for(task, model, vectors, method, prior, earlier), on_step)
 
@@ -131,7 +134,18 @@ def trainer_for(
     adaptation = chosen.start(
         _prepared(method, layout), SomeConcepts(layout, earlier), chosen.Training(), backend.device
     )
+    if method == DIRECTIONS:  # as they are when the token has had its share of the steps
+        adaptation.load_state_dict(_found(adaptation, layout.shapes[0][1]))
     return _trainer(task, backend, adaptation, vectors, prior)
+
+
+def _found(adaptation: Adaptation, width: int) -> dict[str, Tensor]:
+    """The state of directions that have been found."""
+    answers = adaptation.state_dict()["answers"]
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(width, answers.shape[1], generator=generator, dtype=torch.float64)
+    gains = torch.linspace(100, 3, answers.shape[1], dtype=torch.float64)
+    return {"answers": answers, "vectors": vectors / width**0.5, "gains": gains}
 
 
 def _trainer(
@@ -149,10 +163,19 @@ def _trainer(
 
 def _prepared(method: str, layout: ProjectionLayout) -> Prepared:
     """A random mask for methods that select entries: how long a step takes does not depend on which."""
+    if method == DIRECTIONS:
+        return _protecting_nothing(layout)
     if isinstance(METHODS[method], Cns):
         mask = random_mask(layout, 0)
         return SelectedNeurons(Selection(mask, mask, mask, 0.0))
     return METHODS[method].prepare(_Nothing(layout), METHODS[method].Selection())
+
+
+def _protecting_nothing(layout: ProjectionLayout) -> Guarded:
+    unit = torch.eye(layout.shapes[0][1], dtype=torch.float64)
+    sizes = dict.fromkeys(layout.names, 1.0)
+    protected = Protected(layout, Protection(), unit, unit, unit, {}, unit, sizes, (), ())
+    return Guarded(protected, Forecast((), {}))
 
 
 @dataclass(frozen=True)
@@ -259,16 +282,6 @@ def _cuda_graphs(unet: nn.Module) -> None:
     unet.compile(mode="reduce-overhead")
 
 
-def _checkpointed(unet: nn.Module) -> None:
-    """As `TrainLoraNode` does it: every transformer block and every residual block."""
-    from comfy.ldm.modules.attention import BasicTransformerBlock
-    from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
-
-    for module in unet.modules():
-        if isinstance(module, BasicTransformerBlock | ResBlock):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
-
-
 LOOPS: Mapping[str, Loop] = {
     "bare forward and backward": bare,
     "bare, text encoder included": bare_with_text,
@@ -276,13 +289,15 @@ LOOPS: Mapping[str, Loop] = {
     "ContinualTrain, class images": learning(prior="given class images"),
     "ContinualTrain, image-free prior": learning(prior="image-free"),
     "ContinualTrain, no prior, concept 20": learning(earlier=19),
+    "ContinualTrain, directions": learning(DIRECTIONS),
+    "ContinualTrain, directions, concept 20": learning(DIRECTIONS, earlier=19),
     "TrainLoraNode": native_lora,
     "Custom Diffusion": learning("all K/V"),
     "DreamBooth": dreambooth,
     "ContinualTrain, channels-last": learning(change=_channels_last),
     "ContinualTrain, compiled": learning(change=_compiled),
     "ContinualTrain, compiled with CUDA graphs": learning(change=_cuda_graphs),
-    "ContinualTrain, gradient checkpointing": learning(change=_checkpointed),
+    "ContinualTrain, gradient checkpointing": learning(checkpointing=ALWAYS),
 }
 
 
@@ -314,12 +329,17 @@ def compute_dtype(loaded: HostModel) -> torch.dtype:
 
 @contextmanager
 def training_backend(
-    loaded: HostModel, precision: Precision | None = None, backend: type[HostBackend] = HostBackend
+    loaded: HostModel,
+    precision: Precision | None = None,
+    backend: type[HostBackend] = HostBackend,
+    checkpointing: str = NEVER,
 ) -> Iterator[tuple[HostBackend, TokenVectors]]:
     """The pack's backend for a model, and starting vectors for `TOKEN`."""
     with training_mode():
         vectors = {name: torch.zeros(table.shape[1]) for name, table in token_tables(loaded.clip).items()}
-        yield backend(loaded.model, loaded.clip, TOKEN, vectors, {}, precision), vectors
+        made = backend(loaded.model, loaded.clip, TOKEN, vectors, {}, precision)
+        made.memory.use = MemoryUse(checkpointing)
+        yield made, vectors
 
 
 def timed(step: Callable[[], None], steps: int) -> list[float]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from ..host import start_host
 
+OVER_THE_FLOOR = {"over the floor": "cns", "over the floor, directions": "directions"}  # figure -> method
+
 
 def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[str, Any]:
     """A record of one figure: what was measured on what, and its numbers."""
@@ -26,8 +28,8 @@ def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[
         numbers = measure_loop(what, loaded, pixels, batch, steps)
     elif what in GROWTH:
         numbers = GROWTH[what](loaded, pixels)
-    elif what == "over the floor":
-        numbers = over_the_floor(loaded, pixels)
+    elif what in OVER_THE_FLOOR:
+        numbers = over_the_floor(loaded, pixels, OVER_THE_FLOOR[what])
     elif what == "left out":
         numbers = left_out(loaded, pixels)
     elif what == "against fp32 on the CPU":

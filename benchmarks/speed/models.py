@@ -76,6 +76,11 @@ class HostModel:
     clip: Any
 
 
+def unet_config(size: str) -> dict[str, Any]:
+    """How the U-Net of this size is laid out, as the host's own class takes it."""
+    return {**_COMMON, **_UNETS[size]}
+
+
 def host_model(size: str, device: torch.device | None = None) -> HostModel:
     """A model of this size on that device, or the host's own, in the dtypes that the host chooses there for a
     float16 checkpoint.
@@ -85,7 +90,7 @@ def host_model(size: str, device: torch.device | None = None) -> HostModel:
     family = comfy.supported_models.SDXL if xl else comfy.supported_models.SD15
     supported = family.supported_inference_dtypes
     dtype = management.unet_dtype(device=device, supported_dtypes=supported, weight_dtype=torch.float16)
-    config = family({**_COMMON, **_UNETS[size], "dtype": dtype})
+    config = family({**unet_config(size), "dtype": dtype})
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, supported))
     offload = torch.device("cpu")
     inner = (comfy.model_base.SDXL if xl else comfy.model_base.BaseModel)(config, device=offload)

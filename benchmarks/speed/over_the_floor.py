@@ -12,17 +12,17 @@ from .models import HostModel
 _STEPS, _WARM_UP = 24, 4
 
 
-def over_the_floor(loaded: HostModel, pixels: int) -> dict[str, float]:
-    """Median seconds of `ContinualTrain`'s step without prior and of the bare pass, their ratio's median and
-    quartiles. Each step is followed by a bare pass, on the same weights and with the same memory in use: in
-    processes of their own the same loop comes out further apart than what is asked for here.
+def over_the_floor(loaded: HostModel, pixels: int, method: str) -> dict[str, float]:
+    """Median seconds of `ContinualTrain`'s step by a method without prior and of the bare pass, their ratio's
+    median and quartiles. Each step is followed by a bare pass, on the same weights and with the same memory
+    in use: in processes of their own the same loop comes out further apart than what is asked for here.
 
     The weights stay patched and the change is switched off for the bare pass,
     so that the host still copies K/V (2 ms at SD 1.5's size).
     """
     task = Task(loaded, random_latents(pixels), 2, _STEPS + _WARM_UP)
     with training_backend(loaded) as (backend, vectors):
-        trainer = trainer_for(task, backend, vectors, "cns", "none")
+        trainer = trainer_for(task, backend, vectors, method, "none")
         with backend.weights_patched({}):
             floor = bare_pass(task, backend)
         pairs: list[tuple[float, float]] = []

@@ -51,6 +51,8 @@ _FIGURES = {
     "position_bytes": ("bytes an entry for its place", 2),
     "import_s": ("seconds to import the pack and describe its nodes", 3),
     "as_is_s": ("seconds a training step as it is", 3),
+    "directions_ratio": ("x that, by directions", 3),
+    "in_the_weights_ratio": ("x a step by directions, what they add put into the weights", 3),
     "one_by_one_ratio": ("x that, the captions of a batch encoded one by one", 3),
     "text_in_float32_ratio": ("x that, the text encoder in float32", 3),
     "loss": ("loss of the first step", 6),

@@ -12,7 +12,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 
-from ..footprint import Footprint, Kept, kept_for_backward, recomputed
+from ..footprint import Footprint, Kept, kept_for_backward, recomputed, storage_of
 from ..settings import check, choice
 from . import notices
 
@@ -101,7 +101,7 @@ class TrainingMemory:
         return _ROOM * kept + self.to_come + _CUSHION
 
     def _counted(self, z_t: Tensor, predict: Predict) -> Footprint:
-        constants = {p.untyped_storage().data_ptr() for p in self._unet.parameters()}
+        constants = {storage_of(p) for p in self._unet.parameters()}
 
         def count(rows: int, side: int) -> Kept:
             corner = z_t[:1, :, :side, :side].expand(rows, -1, -1, -1)

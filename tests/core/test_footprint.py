@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cns_core.footprint import Footprint, Growth, Kept, kept_for_backward, recomputed
+from cns_core.footprint import Footprint, Growth, Kept, kept_for_backward, recomputed, storage_of
 
 
 class Block(nn.Module):
@@ -40,7 +40,7 @@ def network():
 
 
 def count(network, rows, side):
-    constants = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    constants = {storage_of(p) for p in network.parameters()}
     latents = torch.randn(rows, 4, side, side)
     return kept_for_backward(lambda: network(latents), list(network.blocks), constants)
 

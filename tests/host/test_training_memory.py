@@ -85,7 +85,7 @@ def test_it_can_be_had_always_or_never(backward, counted, free, untouched):
 
 @pytest.mark.parametrize(("size", "rows"), [((16, 32), 3), ((32, 32), 1)])
 def test_what_a_step_keeps_is_told_from_small_ones(backward, free, counted, size, rows):
-    from ComfyUI_CNS.cns_core.footprint import kept_for_backward
+    from ComfyUI_CNS.cns_core.footprint import kept_for_backward, storage_of
 
     free(2**40)
     _, memory = backward(size=size, rows=rows)
@@ -93,7 +93,7 @@ def test_what_a_step_keeps_is_told_from_small_ones(backward, free, counted, size
     real = []
 
     def count(z, predict):
-        constants = {p.untyped_storage().data_ptr() for p in memory._unet.parameters()}
+        constants = {storage_of(p) for p in memory._unet.parameters()}
         real.append(kept_for_backward(lambda: predict(z), memory._blocks, constants))
         raise KeyboardInterrupt
 
