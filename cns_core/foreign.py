@@ -61,7 +61,7 @@ def custom_diffusion_weights(file: TensorFile, layout: ProjectionLayout) -> dict
     """
     ours = {
         name.replace(".attn2.to_", ".attn2.processor.to_") + "_custom_diffusion.weight": original
-        for original, name in diffusers_names(layout).items()
+        for original, name in diffusers_names(layout.names).items()
     }
     tensors = {key.removeprefix("unet."): tensor for key, tensor in file.tensors.items()}
     if missing := sorted(set(ours) - set(tensors)):

@@ -76,7 +76,7 @@ def _layer_of(projection: str) -> str:
 def _labels(projections: ProjectionLayout) -> dict[str, str]:
     """By layer."""
     try:
-        known = diffusers_names(projections)
+        known = diffusers_names(projections.names)
     except ValueError:  # not in Stable Diffusion's layout, or with layers left out
         return {layer: layer for layer in map(_layer_of, projections.names)}
     labels = {}

@@ -7,15 +7,19 @@ down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.
 from __future__ import annotations
 
 import re
-
-from ..projections import ProjectionLayout
+from collections.abc import Iterable
 
 _NAME = re.compile(r"(input_blocks|middle_block|output_blocks)\.(\d+)\.(?:1\.)?(transformer_blocks\..+)")
 
 
-def diffusers_names(layout: ProjectionLayout) -> dict[str, str]:
+def in_transformer(name: str) -> bool:
+    """Whether a weight is in a transformer block of a U-Net in Stable Diffusion's layout."""
+    return _NAME.fullmatch(name) is not None
+
+
+def diffusers_names(layers: Iterable[str]) -> dict[str, str]:
     """By the original name. ValueError for a layout that is not that of Stable Diffusion's U-Nets."""
-    found = {name: _NAME.fullmatch(name) for name in layout.names}
+    found = {name: _NAME.fullmatch(name) for name in layers}
     strange = next((name for name, match in found.items() if match is None), None)
     if strange is not None:
         raise ValueError(f"{strange} is not in an attention block of a U-Net in Stable Diffusion's layout.")

@@ -75,12 +75,27 @@ def test_diffusers_gets_products_of_one_rank_that_are_the_whole_change(changes, 
         torch.testing.assert_close(up @ down, expected)
 
 
-def test_what_has_no_name_in_a_lora_is_refused():
-    elsewhere = ProjectionLayout(("time_embed.0",), ((4, 4),))
-    moved = memory(directions(), DenseChange(elsewhere, {"time_embed.0": torch.ones(4, 4).half()}))
-    for form in (stock_lora, diffusers_lora):
-        with pytest.raises(ValueError, match=r"time_embed\.0 is not in an attention block.*own file"):
-            form(moved)
+def test_what_is_beyond_attention_goes_by_its_original_name():
+    names = ("time_embed.0", "input_blocks.1.1.transformer_blocks.0.attn2.to_q.bias", "out.0", "out.2")
+    shapes = ((4, 4), (5, 1), (6, 1), (4, 36))
+    elsewhere = ProjectionLayout(names, shapes)
+    g = torch.Generator().manual_seed(1)
+    change = {n: torch.randn(shape, generator=g).half() for n, shape in zip(names, shapes, strict=True)}
+    change["out.2"][1:] = 0
+    moved = memory(directions(), DenseChange(elsewhere, change))
+    tensors = stock_lora(moved)
+    assert torch.equal(
+        tensors["lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q.diff_b"],
+        change[names[1]].reshape(-1),
+    )
+    assert torch.equal(tensors["lora_unet_out_0.diff"], change["out.0"].reshape(-1))
+    for name, rank in (("time_embed.0", 4), ("out.2", 1)):
+        key = f"lora_unet_{name.replace('.', '_')}"
+        up, down = tensors[f"{key}.lora_up.weight"], tensors[f"{key}.lora_down.weight"]
+        assert len(down) == rank == float(tensors[f"{key}.alpha"])
+        assert torch.equal(up.float() @ down.float(), change[name].float())
+    with pytest.raises(ValueError, match=r"time_embed\.0 is not in an attention block.*form ComfyUI"):
+        diffusers_lora(moved)
 
 
 def test_the_pack_imports_none_of_the_programs_that_it_exports_for():

@@ -42,9 +42,19 @@ def memories(run, models, train, dog, mug, both):
         )[0]
         return train(concept, plan, **earlier, least_gain=0.0)[0]
 
+    def chosen(concept, memory, method, **settings):
+        earlier = {} if memory is None else {"memory": memory}
+        plan = run("ChooseMethod", **models, concept=concept, **earlier, method=method, **settings)[0]
+        return train(concept, plan, **earlier, prior="none")[0]
+
     by_directions = directions(mug, directions(dog))
     below = run("ForgetConcept", memory=both, concept="my mug")[0]
-    return {"directions": by_directions, "neurons": both, "both kinds": directions(mug, below)}
+    return {
+        "directions": by_directions,
+        "neurons": both,
+        "both kinds": directions(mug, below),
+        "the whole U-Net": chosen(mug, chosen(dog, None, "dreambooth"), "lora"),
+    }
 
 
 def predicted(model, cond):
@@ -59,7 +69,7 @@ def predicted(model, cond):
         ).cpu()
 
 
-@pytest.mark.parametrize("kind", ["directions", "neurons", "both kinds"])
+@pytest.mark.parametrize("kind", ["directions", "neurons", "both kinds", "the whole U-Net"])
 def test_stock_nodes_draw_the_same(run, models, random_model, memories, kind, places, untouched):
     import comfy.sd
     import comfy.utils
@@ -132,7 +142,6 @@ def test_names_are_those_that_diffusers_has(pack, random_model, memories):
     import comfy.utils
 
     find = sys.modules[f"{pack.__name__}.cns_core.export.block_names"].diffusers_names
-    layout_type = type(memories["neurons"].layout)
     published = {
         "SD 1.5": {
             "model_channels": 320,
@@ -159,7 +168,7 @@ def test_names_are_those_that_diffusers_has(pack, random_model, memories):
             if ours.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
         }
         assert wanted
-        assert find(layout_type(tuple(wanted), ((1, 8),) * len(wanted))) == wanted
+        assert find(wanted) == wanted
 
 
 @pytest.mark.parametrize("kind", ["directions", "neurons", "both kinds"])

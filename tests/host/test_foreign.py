@@ -33,7 +33,7 @@ def places(host_base, tmp_path_factory):
 def weights(pack, places, models):
     """A file of Custom Diffusion for the test's model, and what it differs by from it."""
     base = sys.modules[f"{pack.__name__}.cns_core.host.model"].read_base(**models)
-    names = sys.modules[f"{pack.__name__}.cns_core.export.block_names"].diffusers_names(base.layout)
+    names = sys.modules[f"{pack.__name__}.cns_core.export.block_names"].diffusers_names(base.layout.names)
     g = torch.Generator().manual_seed(1)
     changes = {name: 0.01 * torch.randn(shape, generator=g) for name, shape, _ in base.layout.slices()}
     tensors = {
