@@ -67,7 +67,8 @@ class LearnedConcept:
         words = [self.name, self.token, self.class_word, self.kind, self.method, *self.captions]
         digest = hashlib.sha256("\0".join(words).encode())
         for name, tensor in sorted(self.change.tensors().items()):
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy())
         for encoder in sorted(self.token_vectors):
             digest.update(encoder.encode() + self.token_vectors[encoder].float().numpy().tobytes())
         return digest.hexdigest()

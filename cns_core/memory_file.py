@@ -1,10 +1,10 @@
 """A concept memory as one `.safetensors` file, never a pickle.
 
 Tensors: `base.values` and `base.rounding`, a sample of the base model's weights (`identity.Sample`);
-per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them,
-`concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32 `(n, dim)`, which what
-was erased has not, and, where
-there is one, `concepts.<i>.thumbnail` uint8 `(bytes,)`, a JPEG.
+per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them, masks deflated
+(`mask_code.py`), `concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32
+`(n, dim)`, which what was erased has not, and, where there is one, `concepts.<i>.thumbnail` uint8 `(bytes,)`,
+a JPEG.
 The metadata holds the manifest (`cns_manifest`, JSON, versioned)
 and the keys that other tools read (`modelspec.*`, `ss_*`).
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from .erasures import ERASURES
 from .identity import ModelIdentity, Sample
 from .joining import JOININGS
 from .manifest import ConceptEntry, Manifest, read_manifest
+from .mask_code import deflated, inflated
 from .memory import ConceptMemory, LearnedConcept
 from .method import Change
 from .methods import METHODS
@@ -66,8 +68,10 @@ def save_memory(path: Path, memory: ConceptMemory, more: Mapping[str, str] | Non
     """
     sample = memory.base.sample
     tensors = {} if sample is None else {f"base.{name}": tensor for name, tensor in sample.tensors().items()}
-    for i, concept in enumerate(memory.concepts):
-        for name, tensor in concept.change.tensors().items():
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # zlib works beside itself
+        changes = list(pool.map(lambda concept: deflated(concept.change.tensors()), memory.concepts))
+    for i, (concept, change) in enumerate(zip(memory.concepts, changes, strict=True)):
+        for name, tensor in change.items():
             tensors[f"concepts.{i}.change.{name}"] = tensor.contiguous()
         columns = [losses.float() for losses in concept.losses.values()]
         tensors[f"concepts.{i}.losses"] = torch.stack(columns, dim=1) if columns else torch.empty(0, 0)
@@ -223,7 +227,8 @@ def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) ->
     if strange:
         raise ValueError(f"it holds unexpected tensors such as {shown(strange[0])}")
     of_change = {n.removeprefix("change."): t for n, t in tensors.items()}
-    change = known[entry.method].read(entry.weights or layout, of_change)
+    weights = entry.weights or layout
+    change = known[entry.method].read(weights, inflated(weights, of_change))
     return LearnedConcept(
         name=entry.name,
         token=entry.token,

@@ -42,9 +42,10 @@ def read_tensors(path: Path) -> TensorFile:
     beyond a few times the file's own size, and nothing is ever executed.
     """
     try:
-        with path.open("rb") as file:
-            content = _credible(path.name, file.read(8), os.fstat(file.fileno()).st_size)
-            content += file.read()
+        with path.open("rb", buffering=0) as file:  # a buffer would make it a second copy of the whole
+            _check_credible(path.name, file.read(8), os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            content = file.read()
     except (OSError, MemoryError) as error:
         raise TensorFileError(
             f"{path.name} cannot be read: {error or 'too little memory for it'}."
@@ -82,8 +83,8 @@ def read_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def _credible(name: str, start: bytes, size: int) -> bytes:
-    """The first bytes, when what they tell of the header may be true."""
+def _check_credible(name: str, start: bytes, size: int) -> None:
+    """TensorFileError when what the first bytes tell of the header cannot be true."""
     if len(start) < 8:
         raise TensorFileError(f"{name} is empty or truncated ({size} bytes).")
     (length,) = struct.unpack("<Q", start)
@@ -95,4 +96,3 @@ def _credible(name: str, start: bytes, size: int) -> bytes:
         raise TensorFileError(
             f"{name} has a header of {length:,} bytes; one of this pack's stays below {MAX_HEADER:,}."
         )
-    return start

@@ -27,7 +27,7 @@ from cns_core.methods.cns.masks import NeuronMask
 from cns_core.projections import ProjectionLayout
 from cns_core.thumbnails import MAX_BYTES, MAX_SIDE, jpeg_of
 
-VERSION_1 = Path(__file__).with_name("memory_version_1.safetensors")
+VERSION_1, VERSION_2 = (Path(__file__).with_name(f"memory_version_{n}.safetensors") for n in (1, 2))
 LAYOUT = ProjectionLayout(("a.to_k", "a.to_v"), ((30, 41), (20, 41)))
 
 
@@ -115,6 +115,14 @@ def test_a_file_of_version_1_still_loads():
     )
 
 
+def test_a_file_of_version_2_still_loads():
+    """It was written by `save_memory(path, make(2))`, when masks lay in files as they are."""
+    memory = load_memory(VERSION_2)
+    assert memory.digest() == make(2).digest()
+    assert memory.digest() == "ebecdd6c1af802487aa61ada7246298beae5b72558c2afbdf8d7e5fd21c973ec"
+    assert [c.change.mask for c in memory.concepts] == [c.change.mask for c in make(2).concepts]
+
+
 def of_vectors(clip_l, clip_g):
     """A memory whose token stands for so many."""
     whole = make(0, concepts=1)
@@ -141,12 +149,16 @@ def test_a_token_of_other_numbers_of_vectors_is_refused(tmp_path, clip_l, clip_g
         load_memory(tmp_path / "m.safetensors")
 
 
-def test_a_memory_of_version_1_goes_on_in_version_2(tmp_path):
-    old = load_memory(VERSION_1)
+@pytest.mark.parametrize("before", [VERSION_1, VERSION_2])
+def test_a_memory_of_an_old_version_goes_on_in_the_new_one(tmp_path, before):
+    old = load_memory(before)
     new = dataclasses.replace(make(5).concepts[0], name="third", token="<third>", captions=("the <third>",))
     save_memory(tmp_path / "m.safetensors", old.with_learned(new))
     again = load_memory(tmp_path / "m.safetensors")
     assert again.stage(2).digest() == old.digest() and len(again) == 3
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["cns_manifest"])["version"] == 3
+        assert any(name.endswith(".change.mask.deflated") for name in file.keys())  # noqa: SIM118
 
 
 def test_keys_that_other_tools_read(saved):
@@ -160,7 +172,7 @@ def test_keys_that_other_tools_read(saved):
     assert "<my-dog-1>" in json.loads(metadata["ss_tag_frequency"])["my dog 1"]
 
 
-def test_size_at_sd15_scale_stays_below_6_mb_a_concept(tmp_path):
+def test_size_at_sd15_scale_stays_at_3_4_mb_a_concept(tmp_path):
     widths = [320] * 5 + [640] * 5 + [1280] * 6
     shapes = tuple((w, 768) for w in widths for _ in "kv")
     layout = ProjectionLayout(tuple(f"p{i}" for i in range(len(shapes))), shapes)
@@ -188,7 +200,8 @@ def test_size_at_sd15_scale_stays_below_6_mb_a_concept(tmp_path):
         memory = memory.with_learned(concept)
         save_memory(tmp_path / "m.safetensors", memory)
         sizes.append((tmp_path / "m.safetensors").stat().st_size)
-    assert sizes[0] < 6e6 and sizes[2] - sizes[1] < 6e6 and sizes[1] - sizes[0] < 6e6
+    # 2.49 MB of values, 0.85 of the mask, 0.01 of losses and token
+    assert sizes[0] < 3.4e6 and sizes[2] - sizes[1] < 3.4e6 and sizes[1] - sizes[0] < 3.4e6
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1, -1000])
@@ -234,12 +247,15 @@ def edit_manifest(path, change):
             lambda m: m["projections"].__setitem__(0, ["a.to_k", 10**9, 10**9]),
             "a side of a.to_k is 1000000000",
         ),
-        (lambda m: m["projections"].__setitem__(0, ["a.to_k", 2**20, 41]), "Mask bits are"),
+        (
+            lambda m: m["projections"].__setitem__(0, ["a.to_k", 2**20, 41]),
+            "42,992,436 entries take at least",
+        ),
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", -3, 41]), "a side of a.to_k is -3"),
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", 30, 40]), "several widths"),
         (lambda m: m["projections"].__setitem__(0, ["a.to_k", 30]), "a name, rows and columns"),
         (lambda m: m["projections"].__setitem__(0, ["a.to_v", 20, 41]), "occurs twice"),
-        (lambda m: m["projections"].__setitem__(0, ["a.to_k", 31, 41]), "Mask bits are"),
+        (lambda m: m["projections"].__setitem__(0, ["a.to_k", 31, 41]), "another mask than one of 2,091 "),
         (lambda m: m["concepts"][0].update(method="hope"), "method 'hope'; this pack knows "),
         (lambda m: m["concepts"][0].update(method="all K/V"), "is damaged"),
         (lambda m: m["concepts"][0].update(losses=["one"]), r"expected float32 \[any, 1\]"),
@@ -284,9 +300,10 @@ def test_hostile_tensors(saved):
         tensors = {k: file.get_tensor(k).clone() for k in names}
     cases = {
         "concepts.0.change.values": (tensors["concepts.0.change.values"] * float("inf"), "not finite"),
-        "concepts.0.change.mask": (
-            tensors["concepts.0.change.mask"] | 255,
-            "beyond the 2050|the mask selects",
+        "concepts.0.change.mask": (torch.zeros(257, dtype=torch.uint8), "both mask and mask.deflated"),
+        "concepts.0.change.mask.deflated": (
+            tensors["concepts.0.change.mask.deflated"][:-9].clone(),
+            "concept 1, 'my dog 0': mask.deflated is cut short",
         ),
         "concepts.0.losses": (torch.zeros(3), "expected float32"),
         "concepts.1.token.clip_l": (torch.full((1, 8), float("nan")), "not finite"),
@@ -297,11 +314,28 @@ def test_hostile_tensors(saved):
         "concepts.1.losses": (torch.full((3, 2), float("nan")), "not finite"),
         "base.values": (torch.full((3, 8), float("nan")).half(), "not finite"),
         "concepts.1.token.clip_g": (torch.ones(1, 12), "not those that were written"),
+        "concepts.1.change.mask.deflated": (
+            tensors["concepts.0.change.mask.deflated"].clone(),
+            "concept 2, 'my dog 1': .*the mask selects",
+        ),
     }
     for name, (tensor, message) in cases.items():
         saved.write_bytes(save({**tensors, name: tensor}, metadata))
         with pytest.raises(MemoryFileError, match=message):
             load_memory(saved)
+
+
+def test_a_hostile_mask_of_an_old_file(tmp_path):
+    with safe_open(VERSION_2, framework="pt") as file:
+        metadata, names = file.metadata(), file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+    for bits, message in (
+        (tensors["concepts.0.change.mask"] | 255, "beyond the 2050|the mask selects"),
+        (tensors["concepts.0.change.mask"][:-1].clone(), "Mask bits are"),
+    ):
+        (tmp_path / "m.safetensors").write_bytes(save({**tensors, "concepts.0.change.mask": bits}, metadata))
+        with pytest.raises(MemoryFileError, match=message):
+            load_memory(tmp_path / "m.safetensors")
 
 
 def _jpeg(side):

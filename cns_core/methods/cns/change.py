@@ -29,7 +29,7 @@ class CnsChange:
                 f"There are {values.dtype} values of shape {tuple(values.shape)}; the mask selects "
                 f"{mask.count():,} entries, so float16 of shape ({mask.count()},) was expected."
             )
-        if not bool(torch.isfinite(values).all()):
+        if not _are_finite(values):
             raise ValueError("Some of its values are not finite.")
         self.mask, self.values, self.layout = mask, values, mask.layout
         parts = values.split(list(mask.count_per_projection().values()))
@@ -67,3 +67,10 @@ class CnsChange:
 
     def summary(self) -> str:
         return f"{self.mask.count():,} neurons"
+
+
+def _are_finite(values: Tensor) -> bool:
+    """By the least and the largest, either of which is NaN where any value is: that takes a tenth of the time
+    that looking at each does, and a concept of SDXL's has 22 million.
+    """
+    return not len(values) or bool(values.min().isfinite() & values.max().isfinite())

@@ -14,13 +14,11 @@ import torch
 
 from ...projections import ProjectionLayout
 
-_ONES_IN_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1).astype(np.uint8)
-
 
 class NeuronMask:
     """Bit-packed boolean matrices, one `(out, text_dim)` per projection. Immutable."""
 
-    __slots__ = ("_count", "bits", "layout")
+    __slots__ = ("_counts", "bits", "layout")
 
     def __init__(self, layout: ProjectionLayout, bits: np.ndarray) -> None:
         """`bits`: uint8 of shape `(ceil(layout.total / 8),)`, most significant bit first; spare bits of the
@@ -37,7 +35,7 @@ class NeuronMask:
         self.layout = layout
         self.bits = bits.copy()
         self.bits.flags.writeable = False
-        self._count: int | None = None  # until somebody asks
+        self._counts: dict[str, int] | None = None  # until somebody asks
 
     @classmethod
     def from_dense(cls, layout: ProjectionLayout, masks: Mapping[str, torch.Tensor]) -> NeuronMask:
@@ -101,15 +99,15 @@ class NeuronMask:
         return f"NeuronMask({self.count():,} of {self.layout.total:,} entries, {self.share():.2%} of K/V)"
 
     def count(self) -> int:
-        if self._count is None:
-            self._count = _ones(self.bits)
-        return self._count
+        return sum(self.count_per_projection().values())
 
     def count_per_projection(self) -> dict[str, int]:
-        return {
-            name: int(np.count_nonzero(self.part(where.start, where.stop)))
-            for name, _, where in self.layout.slices()
-        }
+        if self._counts is None:
+            self._counts = {
+                name: int(np.count_nonzero(self.part(where.start, where.stop)))
+                for name, _, where in self.layout.slices()
+            }
+        return dict(self._counts)
 
     def share(self) -> float:
         """Selected part of all K/V entries, 0 to 1."""
@@ -132,7 +130,3 @@ class NeuronMask:
                 f"{other.layout.total:,}. Select again on one base model."
             )
         return other
-
-
-def _ones(bits: np.ndarray) -> int:
-    return int(_ONES_IN_BYTE[bits].sum(dtype=np.int64))
