@@ -7,33 +7,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..captions import template_captions
 from ..checkpoint import CheckpointError, state_bytes
 from ..concept import Concept
 from ..framing import Framing, told
 from ..memory import ConceptMemory, LearnedConcept
 from ..method import Adaptation, Earlier, Plan
-from ..priors import PRIORS, ClassPool
+from ..priors import PRIORS
 from ..prompt_tokens import PLACE, check_tokens
 from ..refine import Refining
 from ..settings import TrainSettings
 from ..thumbnails import jpeg_of
 from ..tokens import TokenVectors, initial_vectors
-from ..training import ConceptTrainer, LatentImage, StepReport, TrainingData
+from ..training import ConceptTrainer, StepReport, TrainingData
 from ..within import start
 from .backend import HostBackend, training_mode
-from .class_images import drawn_class_images
-from .draw import draw, without_guidance
+from .draw import draw
 from .kept import Limits, prune
 from .known_models import lasting_digest
-from .latents import encode_concept, encode_fitted, encode_pixels
 from .live import LiveRun, watched
 from .model import BaseModel, read_base
 from .models_key import models_key
@@ -42,6 +39,7 @@ from .prepare import check_concept
 from .progress import Progress
 from .runs import Run
 from .text import token_tables, word_ids
+from .training_data import training_data
 from .training_memory import MemoryUse
 from .types import Loaded
 from .weights import Weights
@@ -239,7 +237,15 @@ class LearningRun:
     def result(self) -> Learned:
         """Prepare, train, and keep the memory on disk."""
         lesson, notes = self.lesson, self.run.notes
-        data = self._data()
+        data = training_data(
+            lesson.loaded,
+            self.base,
+            lesson.concept,
+            lesson.settings,
+            lesson.class_images,
+            self.progress,
+            notes,
+        )
         notes += [*self._of_patches(), *self._of_sizes()]
         with training_mode():
             loaded, concept = lesson.loaded, lesson.concept
@@ -320,49 +326,13 @@ class LearningRun:
         )
         return 2 * state_bytes(trainer.state(), moving) + earlier
 
-    def given(self) -> dict[tuple[int, int], ClassPool]:
-        """The class images that the user connected (`priors.ClassPictures`)."""
-        return encode_fitted(self.lesson.loaded, self.lesson.class_images, self._sizes, self.progress.phase)
-
-    def drawn(self) -> dict[tuple[int, int], ClassPool]:
-        """Class images drawn by the untouched model, in turn for every size (`priors.ClassPictures`)."""
-        lesson, sizes = self.lesson, sorted(self._sizes)
-        loaded = lesson.loaded
-        count = max(lesson.settings.class_image_count, len(sizes))
-        factor = self.base.family.latent_factor
-        wanted = [(h * factor, w * factor) for h, w in (sizes[i % len(sizes)] for i in range(count))]
-        gathered: dict[tuple[int, int], list[Tensor]] = {size: [] for size in sizes}
-        for image in drawn_class_images(
-            work_folder("class_images"),
-            models_key(lesson.loaded, self.base.identity),
-            replace(loaded, model=without_guidance(loaded.model)),
-            self._class_prompt(),
-            wanted,
-            lambda done, picture: self.progress.phase(done, count, picture),
-            self.run.notes,
-        ):
-            latents = encode_pixels(loaded, image)[0]
-            gathered[latents.shape[1], latents.shape[2]].append(latents)
-        return {size: ClassPool(torch.stack(x), [None] * len(x)) for size, x in gathered.items()}
-
-    def _data(self) -> TrainingData:
-        loaded, concept = self.lesson.loaded, self.lesson.concept
-        self._images: tuple[LatentImage, ...] = encode_concept(loaded, concept, self.progress.phase)
-        self._sizes = {image.size for image in self._images}
-        latents = self.lesson.settings.chosen_prior().prepare(self)
-        return TrainingData(self._images, self._class_prompt(), latents)
-
-    def _class_prompt(self) -> str:
-        concept = self.lesson.concept
-        return concept.class_caption(template_captions(concept.kind, concept.token)[0])
-
     def _on_step(self, report: StepReport, trainer: ConceptTrainer, backend: HostBackend) -> None:
         preview, last = self.lesson.preview, report.step == report.steps
         picture = None
         if preview.prompt and preview.every and (report.step % preview.every == 0 or last):
             with torch.no_grad():
                 trainer.adaptation.before_forward()
-            height, width = (side * self.base.family.latent_factor for side in self._images[0].size)
+            height, width = (side * self.base.family.latent_factor for side in trainer.data.images[0].size)
             drawing = Loaded(backend.model, backend.clip, self.lesson.loaded.vae)
             with backend.suspended():
                 seed = self.lesson.settings.seed % 2**32
