@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ def deflated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     kept = dict(tensors)
     if MASK not in kept:
         return kept
-    bits = kept[MASK].numpy().tobytes()
+    bits = kept[MASK].numpy()
     stream = _stream(bits, zlib.Z_HUFFMAN_ONLY)
     if len(stream) < _RUNS_BELOW * len(bits):
         of_runs = _stream(bits, zlib.Z_RLE)
@@ -73,7 +74,7 @@ def inflated(layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> dict[st
     return found
 
 
-def _stream(bits: bytes, strategy: int) -> bytes:
+def _stream(bits: np.ndarray, strategy: int) -> bytes:
     """As a zlib stream, with deflate's largest blocks: each has a table of codes."""
     packer = zlib.compressobj(wbits=zlib.MAX_WBITS, memLevel=zlib.DEF_MEM_LEVEL + 1, strategy=strategy)
     return packer.compress(bits) + packer.flush()

@@ -68,7 +68,7 @@ def save_memory(path: Path, memory: ConceptMemory, more: Mapping[str, str] | Non
     """
     sample = memory.base.sample
     tensors = {} if sample is None else {f"base.{name}": tensor for name, tensor in sample.tensors().items()}
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # zlib works beside itself
+    with ThreadPoolExecutor(4) as pool:  # zlib leaves Python to others meanwhile
         changes = list(pool.map(lambda concept: deflated(concept.change.tensors()), memory.concepts))
     for i, (concept, change) in enumerate(zip(memory.concepts, changes, strict=True)):
         for name, tensor in change.items():

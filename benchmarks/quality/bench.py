@@ -23,6 +23,7 @@ from cns_core.host.personalize import personalize
 from cns_core.host.prepare import prepare
 from cns_core.host.types import Loaded
 from cns_core.images import Bucketing, images_from_files
+from cns_core.mask_code import deflated
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.method import Method
 from cns_core.settings import TrainSettings
@@ -183,5 +184,5 @@ class Bench:
 
 def size_of(learned: LearnedConcept) -> int:
     """Bytes of what a file keeps of a concept's weights and token."""
-    tensors = [*learned.change.tensors().values(), *learned.token_vectors.values()]
+    tensors = [*deflated(learned.change.tensors()).values(), *learned.token_vectors.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -136,8 +136,10 @@ def halves(found: Localisation) -> dict[str, list[str]]:
 
 
 def _seen(bench: Bench, memory: ConceptMemory, folder: ConceptFolder) -> dict[str, Any]:
+    from cns_core.mask_code import deflated
+
     seen = bench.look(memory, [folder])
-    tensors = memory.concepts[-1].change.tensors().values()
+    tensors = deflated(memory.concepts[-1].change.tensors()).values()
     return {
         "fit": seen["fit"][folder.name],
         "drift": seen["drift"],
