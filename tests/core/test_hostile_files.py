@@ -20,7 +20,7 @@ from cns_core.checkpoint import CheckpointError, load_state
 from cns_core.memory_file import MemoryFileError, load_memory, save_memory, update_memory
 from cns_core.tensor_file import TensorFileError, read_tensors
 
-few = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def of(stream):
     return {DEFLATED: torch.frombuffer(bytearray(stream), dtype=torch.uint8)}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     entries=st.integers(1, 40_000),
     density=st.one_of(st.sampled_from([0, 1]), st.floats(0, 1), st.floats(0, 0.1)),
