@@ -64,11 +64,11 @@ ON_SMALL_BASE: dict[str, dict[str, Any]] = {
     "oft": {"weight_lr": 3e-3},
     "dreambooth": {"weight_lr": 3e-4, "class_image_count": 16},
     "orthogonal adaptation": {"weight_lr": 1e-2},
-    "continual diffusion": {"weight_lr": 5e-3, "keep_earlier": 0.3},
-    **{f"low-rank {way}": {"weight_lr": 3e-3} for way in ("naive", "merged", "orthogonal", "by magnitude")},
-    "cidm": {"weight_lr": 1e-2, "keep_earlier": 0.1},
-    "perfusion": {"weight_lr": 3e-2},
-    "cones": {"budget_percent": 1.0},
+    "continual diffusion": {"weight_lr": 2e-3, "keep_earlier": 0.3},
+    **{f"low-rank {way}": {"weight_lr": 1e-3} for way in ("naive", "merged", "orthogonal", "by magnitude")},
+    "cidm": {"weight_lr": 3e-3, "keep_earlier": 0.1},
+    "perfusion": {"weight_lr": 0.2},
+    "cones": {"budget_percent": 0.3},
 }
 
 _WITHOUT_L_REG = {"keep_earlier": 0.0, "keep_base": 0.0}
