@@ -79,7 +79,8 @@ def kept_for_backward(
                 inside[within[-1]] += size
             else:
                 outside += size
-        return tensor
+        # Not the tensor itself: one that its own graph keeps would keep that graph, for ever.
+        return tensor.detach()
 
     def enter(block: nn.Module, given: tuple[Any, ...]) -> None:
         within.append(block)

@@ -1,5 +1,7 @@
 """What a forward keeps for its backward: counted on small inputs, and told from there for larger ones."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,22 @@ def test_each_storage_is_counted_once_and_weights_never(network):
     assert kept.whole == kept.outside + sum(kept.inside)
     assert kept.recomputed == kept.outside + 8 * floats + kept.inside[1]
     assert not network.blocks[0]._forward_hooks and not network.blocks[0]._forward_pre_hooks
+
+
+def test_nothing_of_it_is_left_afterwards(network):
+    """A tensor that its own graph keeps, as what tanh puts out, is let go as well."""
+    seen = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            y = torch.tanh(x)
+            seen.append(weakref.ref(y))
+            return y
+
+    watched = Watched()
+    first = network.blocks[0]
+    kept_for_backward(lambda: watched(first(torch.randn(1, 4, 8, 8))).sum(), [first, watched], set())
+    assert seen[0]() is None
 
 
 def test_nothing_is_kept_where_nothing_is_learned(network):
