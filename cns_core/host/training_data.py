@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from ..captions import template_captions
 from ..concept import Concept
 from ..priors import ClassPool
 from ..settings import TrainSettings
-from ..training import LatentImage, TrainingData
+from ..training import TrainingData
 from .class_images import drawn_class_images
 from .draw import without_guidance
 from .latents import encode_concept, encode_fitted, encode_pixels
@@ -38,47 +38,42 @@ def training_data(
     """
     images = encode_concept(loaded, concept, progress.phase)
     prompt = concept.class_caption(template_captions(concept.kind, concept.token)[0])
-    pictures = _ClassImages(loaded, base, settings, class_images, images, prompt, progress, notes)
+    sizes = {image.size for image in images}
+    pictures = _ClassImages(loaded, base, settings, class_images, sizes, prompt, progress, notes)
     return TrainingData(images, prompt, settings.chosen_prior().prepare(pictures))
 
 
+@dataclass(frozen=True, eq=False)
 class _ClassImages:
     """Given or drawn, in the sizes of the concept's own (`priors.ClassPictures`)."""
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        base: BaseModel,
-        settings: TrainSettings,
-        connected: Sequence[Tensor],
-        images: Sequence[LatentImage],
-        prompt: str,
-        progress: Progress,
-        notes: list[str],
-    ) -> None:
-        self._loaded, self._base, self._settings = loaded, base, settings
-        self._connected, self._prompt = connected, prompt
-        self._sizes = {image.size for image in images}
-        self._progress, self._notes = progress, notes
+    loaded: Loaded
+    base: BaseModel
+    settings: TrainSettings
+    connected: Sequence[Tensor]
+    sizes: set[tuple[int, int]]
+    prompt: str
+    progress: Progress
+    notes: list[str]
 
     def given(self) -> dict[tuple[int, int], ClassPool]:
-        return encode_fitted(self._loaded, self._connected, self._sizes, self._progress.phase)
+        return encode_fitted(self.loaded, self.connected, self.sizes, self.progress.phase)
 
     def drawn(self) -> dict[tuple[int, int], ClassPool]:
         """By the untouched model, in turn for every size."""
-        sizes, factor = sorted(self._sizes), self._base.family.latent_factor
-        count = max(self._settings.class_image_count, len(sizes))
+        sizes, factor = sorted(self.sizes), self.base.family.latent_factor
+        count = max(self.settings.class_image_count, len(sizes))
         wanted = [(h * factor, w * factor) for h, w in (sizes[i % len(sizes)] for i in range(count))]
         gathered: dict[tuple[int, int], list[Tensor]] = {size: [] for size in sizes}
         for image in drawn_class_images(
             work_folder("class_images"),
-            models_key(self._loaded, self._base.identity),
-            replace(self._loaded, model=without_guidance(self._loaded.model)),
-            self._prompt,
+            models_key(self.loaded, self.base.identity),
+            replace(self.loaded, model=without_guidance(self.loaded.model)),
+            self.prompt,
             wanted,
-            lambda done, picture: self._progress.phase(done, count, picture),
-            self._notes,
+            lambda done, picture: self.progress.phase(done, count, picture),
+            self.notes,
         ):
-            latents = encode_pixels(self._loaded, image)[0]
+            latents = encode_pixels(self.loaded, image)[0]
             gathered[latents.shape[1], latents.shape[2]].append(latents)
         return {size: ClassPool(torch.stack(x), [None] * len(x)) for size, x in gathered.items()}
