@@ -24,13 +24,16 @@ def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
 
     The backward may come later. Nothing in the blocks may be random.
     """
+    own = [vars(block).get("forward") for block in blocks]  # some other program may have given it one
     try:
         for block in blocks:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
         yield
     finally:
-        for block in blocks:
+        for block, forward in zip(blocks, own, strict=True):
             vars(block).pop("forward", None)
+            if forward is not None:
+                block.forward = forward
 
 
 @dataclass(frozen=True)

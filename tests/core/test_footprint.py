@@ -118,6 +118,7 @@ def test_recomputed_blocks_give_the_same_gradients_bit_for_bit(network):
 
 
 def test_blocks_are_as_they_were_after_an_error(network):
+    theirs = network.blocks[0].forward = lambda x: x  # another program's
     with pytest.raises(KeyError), recomputed(list(network.blocks)):
         raise KeyError
-    assert "forward" not in vars(network.blocks[1])
+    assert network.blocks[0].forward is theirs and "forward" not in vars(network.blocks[1])
