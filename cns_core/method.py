@@ -13,7 +13,6 @@ U-Net is about other matrices as well, which go by the same name here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -283,10 +282,6 @@ class Adaptation(Protocol):
 
     def penalties(self) -> Mapping[str, Tensor]:
         """Scalars to add to the loss, by the name under which they are recorded; the same names always."""
-        ...
-
-    def disabled(self) -> AbstractContextManager[None]:
-        """While it is open the weight functions give the frozen weights, as before anything was learned."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:

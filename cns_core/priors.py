@@ -20,14 +20,17 @@ from .text_features import TextFeatures
 Size = tuple[int, int]
 
 
-class ClassPool(NamedTuple):
-    """Class images of one size: latents `(n, C, h, w)`, and what each was cut from."""
+class KeptPool(NamedTuple):
+    """Pictures of one size of what is to stay as it is: latents `(n, C, h, w)`, what each was cut from, and
+    what it is described by.
+    """
 
     latents: Tensor
     framings: Framings
+    prompts: Sequence[str]
 
 
-ClassLatents = Mapping[Size, ClassPool]  # by latent size `(h, w)`
+KeptPools = Mapping[Size, KeptPool]  # by latent size `(h, w)`
 
 
 class PriorBatch(NamedTuple):
@@ -58,15 +61,19 @@ class NoisedBatch:
     framings: Framings
 
 
-class ClassPictures(Protocol):
-    """Where class images come from, as latents by size; may take long, and may raise to stop."""
+class PictureSource(Protocol):
+    """Where pictures of what is kept come from, as latents by size; may take long, and may raise to stop."""
 
-    def given(self) -> ClassLatents:
-        """What the user connected, fitted to every size."""
+    def given(self) -> KeptPools:
+        """Class images that the user connected, fitted to every size."""
         ...
 
-    def drawn(self) -> ClassLatents:
-        """Drawn by the untouched model; some for every size."""
+    def drawn(self) -> KeptPools:
+        """Class images drawn by the untouched model; some for every size."""
+        ...
+
+    def replayed(self) -> KeptPools:
+        """The class and every earlier concept, drawn as the memory has them; some for every size."""
         ...
 
 
@@ -79,12 +86,7 @@ class Teacher(Protocol):
         ...
 
     @property
-    def class_prompt(self) -> str:
-        """What class images are described by."""
-        ...
-
-    @property
-    def class_latents(self) -> ClassLatents:
+    def kept(self) -> KeptPools:
         """What `Prior.prepare` has given."""
         ...
 
@@ -94,6 +96,10 @@ class Teacher(Protocol):
 
     def untrained_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures, framings: Framings) -> Tensor:
         """What the model predicts with nothing learned, without a gradient."""
+        ...
+
+    def earlier_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures, framings: Framings) -> Tensor:
+        """What it predicts as earlier concepts left it, without a gradient."""
         ...
 
     def pick(self, below: int) -> int:
@@ -106,17 +112,20 @@ class Prior(Protocol):
 
     name: str  # as users choose it
     loss: str  # the name under which its loss is recorded
+    asks_before: bool  # whether it asks for `Teacher.earlier_prediction`
 
     def check(self, given: Sequence[Tensor]) -> None:
         """ValueError, before any work, when the connected class images are missing or of no use."""
         ...
 
-    def prepare(self, pictures: ClassPictures) -> ClassLatents:
-        """The class images it needs; empty for none."""
+    def prepare(self, pictures: PictureSource) -> KeptPools:
+        """The pictures it needs; empty for none."""
         ...
 
-    def check_latents(self, latents: ClassLatents, sizes: Iterable[Size]) -> None:
-        """ValueError when a latent size of the concept has no class images, where they are needed."""
+    def check_latents(self, latents: KeptPools, sizes: Iterable[Size]) -> None:
+        """ValueError when a latent size of the concept has no pictures of what is kept, where they are
+        needed.
+        """
         ...
 
     def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch | None:
@@ -129,6 +138,7 @@ class NoPrior:
 
     name = "none"
     loss = ""
+    asks_before = False
 
     def check(self, given: Sequence[Tensor]) -> None:
         if given:
@@ -137,10 +147,10 @@ class NoPrior:
                 "unplug them."
             )
 
-    def prepare(self, pictures: ClassPictures) -> ClassLatents:
+    def prepare(self, pictures: PictureSource) -> KeptPools:
         return {}
 
-    def check_latents(self, latents: ClassLatents, sizes: Iterable[Size]) -> None:
+    def check_latents(self, latents: KeptPools, sizes: Iterable[Size]) -> None:
         pass
 
     def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch | None:
@@ -165,10 +175,10 @@ class DrawnClassImages(NoPrior):
     name = "drawn class images"
     loss = "prior"
 
-    def prepare(self, pictures: ClassPictures) -> ClassLatents:
+    def prepare(self, pictures: PictureSource) -> KeptPools:
         return pictures.drawn()
 
-    def check_latents(self, latents: ClassLatents, sizes: Iterable[Size]) -> None:
+    def check_latents(self, latents: KeptPools, sizes: Iterable[Size]) -> None:
         missing = sorted(set(sizes) - set(latents))
         if missing:
             raise ValueError(
@@ -176,15 +186,10 @@ class DrawnClassImages(NoPrior):
             )
 
     def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch:
-        z0, noise, t = batch.z0, batch.noise, batch.t
-        pool = teacher.class_latents[(z0.shape[2], z0.shape[3])]
-        picks = [teacher.pick(len(pool.latents)) for _ in z0]
-        z_class = torch.stack([pool.latents[pick] for pick in picks]).to(z0.device)
-        framings = [pool.framings[pick] for pick in picks]
-        text = teacher.frozen_text([teacher.class_prompt] * len(z0))
+        z_class, text, framings = _picked(batch, teacher)
         levels = teacher.levels
-        z_t, target = levels.add_noise(z_class, noise, t), levels.target(z_class, noise, t)
-        return PriorBatch(z_t, target, text, framings)
+        z_t = levels.add_noise(z_class, batch.noise, batch.t)
+        return PriorBatch(z_t, levels.target(z_class, batch.noise, batch.t), text, framings)
 
 
 class GivenClassImages(DrawnClassImages):
@@ -199,10 +204,38 @@ class GivenClassImages(DrawnClassImages):
                 "another prior."
             )
 
-    def prepare(self, pictures: ClassPictures) -> ClassLatents:
+    def prepare(self, pictures: PictureSource) -> KeptPools:
         return pictures.given()
 
 
-_ALL: tuple[Prior, ...] = (ImageFree(), DrawnClassImages(), GivenClassImages(), NoPrior())
+class Replay(DrawnClassImages):
+    """Pictures of the class and of every earlier concept, drawn by the model as the memory has it, and what
+    that model predicts for them: replay with distillation, as in L2DM (2309.04430).
+    """
+
+    name = "replay"
+    asks_before = True
+
+    def prepare(self, pictures: PictureSource) -> KeptPools:
+        return pictures.replayed()
+
+    def batch(self, batch: NoisedBatch, teacher: Teacher) -> PriorBatch:
+        z_kept, text, framings = _picked(batch, teacher)
+        z_t = teacher.levels.add_noise(z_kept, batch.noise, batch.t)
+        target = teacher.earlier_prediction(z_t, batch.t, text, framings)
+        return PriorBatch(z_t, target, text, framings)
+
+
+def _picked(batch: NoisedBatch, teacher: Teacher) -> tuple[Tensor, TextFeatures, Framings]:
+    """As many pictures of what is kept as a batch has, of its size, at random: latents, text, framings."""
+    z0 = batch.z0
+    pool = teacher.kept[(z0.shape[2], z0.shape[3])]
+    picks = [teacher.pick(len(pool.latents)) for _ in z0]
+    latents = torch.stack([pool.latents[pick] for pick in picks]).to(z0.device)
+    text = teacher.frozen_text([pool.prompts[pick] for pick in picks])
+    return latents, text, [pool.framings[pick] for pick in picks]
+
+
+_ALL: tuple[Prior, ...] = (ImageFree(), DrawnClassImages(), GivenClassImages(), Replay(), NoPrior())
 
 PRIORS: dict[str, Prior] = {prior.name: prior for prior in _ALL}

@@ -140,10 +140,14 @@ class TrainSettings:
         "Keeps the class as it was. "
         "image-free: the untouched model's own prediction is the target (no images needed); "
         "drawn class images: by the base model, drawn once and kept; "
-        "given class images: connect some; none.",
+        "given class images: connect some; "
+        "replay: the class and every earlier concept are drawn as the memory has them, and their pictures "
+        "predicted as before; none.",
     )
     prior_weight: float = number(1.0, 0, 100, "Weight of the prior's loss.", step=0.1)
-    class_image_count: int = whole(200, 1, 10_000, "For 'drawn class images': how many.", rare=True)
+    class_image_count: int = whole(
+        200, 1, 10_000, "For 'drawn class images' and 'replay': how many.", rare=True
+    )
     lr_schedule: str = choice("constant", LR_SCHEDULES, "Learning rates over time.", rare=True)
     warmup_steps: int = whole(0, 0, 100_000, "Steps over which the learning rates rise.", rare=True)
     min_snr_gamma: float = number(

@@ -19,9 +19,10 @@ from .checkpoint import CheckpointError, TrainerState, check_alike, optimizer_st
 from .framing import Framing, Framings
 from .method import TOKEN, Adaptation, ParameterGroup
 from .objective import Objective, OfPictures, prediction_error, total_loss
-from .priors import ClassLatents, NoisedBatch, PriorBatch
+from .priors import KeptPools, NoisedBatch, PriorBatch
 from .schedule import NoiseLevels, learning_rate_factor
 from .settings import TrainSettings, clear_name
+from .staged import Stage, StagedWeights
 from .text_features import TextFeatures
 from .tokens import TokenVectors
 
@@ -49,11 +50,15 @@ class LatentImage:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Images of the concept, and what a prior with class images needs: their prompt and latents by size."""
+    """Images of the concept, and what the prior needs.
+
+    kept: pictures of what is to stay as it is, by latent size; before: W_{t-1} - W_0 `(out, text_dim)` of
+    each weight that earlier concepts moved, where the prior asks what the model predicted then.
+    """
 
     images: tuple[LatentImage, ...]
-    class_prompt: str = ""
-    class_latents: ClassLatents = field(default_factory=dict)
+    kept: KeptPools = field(default_factory=dict)
+    before: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class ConceptTrainer:
         """
         objective = objective or Objective(OfPictures(), settings.chosen_prior())
         self.goal, self.prior = objective.goal, objective.prior
-        self.prior.check_latents(data.class_latents, {image.size for image in data.images})
+        self.prior.check_latents(data.kept, {image.size for image in data.images})
         self.backend, self.data, self.adaptation, self.settings = backend, data, adaptation, settings
         self.vectors = {
             n: v.detach().clone().float().to(backend.device).requires_grad_()
@@ -130,6 +135,8 @@ class ConceptTrainer:
         self._encoded: dict[str, TextFeatures] = {}
         if resume is not None:
             self._restore(resume)
+        before = {name: change.to(backend.device) for name, change in data.before.items()}
+        self.weights = StagedWeights(adaptation.weight_functions(), before)
         self._step_start = self.generator.get_state()
         self._last_good = self.state()
 
@@ -152,7 +159,7 @@ class ConceptTrainer:
             BaseException: whatever `on_step` raises.
         """
         s = self.settings
-        with self.backend.weights_patched(self.adaptation.weight_functions()):
+        with self.backend.weights_patched(self.weights.functions()):
             while self.step < s.steps:
                 begin = time.perf_counter()
                 self.adaptation.before_step(self.step, s.steps, self)
@@ -220,12 +227,8 @@ class ConceptTrainer:
         return self.backend.levels
 
     @property
-    def class_prompt(self) -> str:
-        return self.data.class_prompt
-
-    @property
-    def class_latents(self) -> ClassLatents:
-        return self.data.class_latents
+    def kept(self) -> KeptPools:
+        return self.data.kept
 
     def frozen_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Prompts without the token never change: each is encoded once."""
@@ -236,8 +239,15 @@ class ConceptTrainer:
         return TextFeatures.concatenated([self._encoded[p] for p in prompts])
 
     def untrained_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures, framings: Framings) -> Tensor:
-        """What the model predicts with nothing learned, without a gradient."""
-        with self.adaptation.disabled(), torch.no_grad():
+        return self._prediction_of(Stage.UNTOUCHED, z_t, t, text, framings)
+
+    def earlier_prediction(self, z_t: Tensor, t: Tensor, text: TextFeatures, framings: Framings) -> Tensor:
+        return self._prediction_of(Stage.BEFORE, z_t, t, text, framings)
+
+    def _prediction_of(
+        self, stage: Stage, z_t: Tensor, t: Tensor, text: TextFeatures, framings: Framings
+    ) -> Tensor:
+        with self.weights.shown(stage), torch.no_grad():
             return self.backend.predict(z_t, t, text, framings)
 
     def pick(self, below: int) -> int:

@@ -6,8 +6,7 @@ has to be told apart from what it knows nothing of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +25,7 @@ from .method import (
     Taught,
     WeightFunction,
 )
+from .methods.base import adding
 from .projections import ProjectionLayout
 from .summed import Summed
 
@@ -117,28 +117,11 @@ class _BesideOthers:
     """An adaptation, with what earlier concepts left in weights that it does not know."""
 
     def __init__(self, adaptation: Adaptation, elsewhere: Mapping[str, Tensor]) -> None:
-        self._adaptation, self._elsewhere, self._enabled = adaptation, dict(elsewhere), True
+        self._adaptation, self._elsewhere = adaptation, dict(elsewhere)
 
     def weight_functions(self) -> dict[str, WeightFunction]:
-        others = {name: self._adding(change) for name, change in self._elsewhere.items()}
+        others = {name: adding(change) for name, change in self._elsewhere.items()}
         return {**others, **self._adaptation.weight_functions()}
-
-    def _adding(self, change: Tensor) -> WeightFunction:
-        def add(weight: Tensor) -> Tensor:
-            if not self._enabled:
-                return weight
-            return (weight + change.view_as(weight)).to(weight.dtype)
-
-        return add
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        self._enabled = False
-        try:
-            with self._adaptation.disabled():
-                yield
-        finally:
-            self._enabled = True
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         return self._adaptation.parameter_groups()

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 # Of benchmarks/quality/suites.py, which needs the environment: their names are the program's first word.
-SUITES = ("paper", "long", "order", "alike", "forgetting", "overlap", "ablation", "sweep", "methods")
+SUITES = (
+    "paper",
+    "long",
+    "order",
+    "alike",
+    "forgetting",
+    "overlap",
+    "ablation",
+    "sweep",
+    "methods",
+    "unlearn",
+)
 
 # What `bench` measures by a program of its own, which knows its own options.
 BENCHES = {
     "learning": "benchmarks.quality",
     "pairs": "benchmarks.quality.pairs",
-    "unlearn": "benchmarks.quality.unlearn",
     "results": "benchmarks.quality.results",
     **dict.fromkeys(SUITES, "benchmarks.quality.suite"),
     "space": "benchmarks.quality.space",

@@ -32,6 +32,7 @@ OFFERED = {name: method for name, method in METHODS.items() if name not in _ELSE
 # Those of several methods; then each method's own, in the order of the registry. A graph keeps the values of
 # widgets by their places, so that new ones go to the end.
 _FIRST = ("weights", "rank", "alpha", "weight_lr", "keep_earlier")
+_LATER = ("factors",)
 
 
 class ChooseMethod(io.ComfyNode):
@@ -50,6 +51,8 @@ class ChooseMethod(io.ComfyNode):
                 "loha",
                 "lokr",
                 "oft",
+                "boft",
+                "l2dm",
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
@@ -105,4 +108,5 @@ class ChooseMethod(io.ComfyNode):
 
 def _settings() -> BySetting:
     found = settings_of({name: (one.Selection, one.Training) for name, one in OFFERED.items()})
-    return {name: found[name] for name in (*_FIRST, *(n for n in found if n not in _FIRST))}
+    rest = (name for name in found if name not in (*_FIRST, *_LATER))
+    return {name: found[name] for name in (*_FIRST, *rest, *_LATER)}

@@ -23,7 +23,7 @@ from cns_core.host.precision import FLOAT32
 from cns_core.host.text import token_tables
 from cns_core.host.types import Loaded
 from cns_core.memory import ConceptMemory, Laid
-from cns_core.method import WeightFunction
+from cns_core.methods.base import adding
 from cns_core.noised import Noised, even_levels, noised
 from cns_core.text_features import TextFeatures
 
@@ -101,7 +101,7 @@ class FixedNoise:
         """The drift, and the fit and class drift of some concepts of the memory."""
         with training_mode(), torch.no_grad():
             backend = self._backend(memory)
-            with backend.weights_patched({n: _adding(laid) for n, laid in memory.laid().items()}):
+            with backend.weights_patched({n: adding(_change(laid)) for n, laid in memory.laid().items()}):
                 drift = self._moved(backend, self._world, self._world.captions, self._plain)
                 fit, class_drift = {}, {}
                 for name in names:
@@ -133,11 +133,10 @@ class FixedNoise:
         )
 
 
-def _adding(laid: Laid) -> WeightFunction:
-    change = (
-        laid.up @ laid.down if laid.dense is None else torch.addmm(laid.dense.float(), laid.up, laid.down)
-    )
-    return lambda weight: (weight.float() + change).to(weight.dtype)
+def _change(laid: Laid) -> Tensor:
+    if laid.dense is None:
+        return laid.up @ laid.down
+    return torch.addmm(laid.dense.float(), laid.up, laid.down)
 
 
 def _pairs(

@@ -19,10 +19,10 @@ from cns_core.methods import METHODS
 from cns_core.settings import described
 from devtools.paths import ROOT
 
-from . import report
+from . import report, unlearn
 from .jobs import Record, Records
-from .suites import SUITES, SWEEPS, Asked
-from .variants import SETTINGS, VARIANTS
+from .suites import SUITES, SWEEPS, Asked, methods_of
+from .variants import SETTINGS
 
 _SEEDS = 10  # looked for
 # Table 1 of the paper, on SD 1.5: single CLIP-I and CLIP-T, then of several concepts in one picture.
@@ -79,8 +79,7 @@ def _of_suite(name: str, known: Sequence[Records]) -> tuple[list[Record], int, i
     many there are.
     """
     settings = {setting: default for setting, default, _ in SETTINGS}
-    methods = tuple(SWEEPS) if name == "sweep" else tuple(VARIANTS)
-    every = SUITES[name](Asked(methods, _SEEDS, False, settings))
+    every = SUITES[name](Asked(methods_of(name), _SEEDS, False, settings))
     own = SUITES[name](Asked((), 1, False, settings))
     found: list[Record] = []
     for job in every:
@@ -197,6 +196,7 @@ _SECTIONS: dict[str, tuple[str, Tables]] = {
     "alike": ("Concepts that are easily taken for each other", _alike),
     "methods": ("One concept by every method", _streams),
     "sweep": ("One setting at a time", _sweep),
+    "unlearn": ("A word erased", lambda records: [unlearn.table(records)]),
 }
 
 

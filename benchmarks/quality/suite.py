@@ -2,6 +2,7 @@
 
     python3 dev.py bench paper --quick                       two methods, one seed, the first three of a set
     python3 dev.py bench paper --methods directions cns --seeds 3
+    python3 dev.py bench alike --set steps=300 token_lr=0.003
     python3 dev.py bench sweep --methods directions --ray auto
 
 Every finished job is a line in the output file, and a job that is in it is not done again: stop it whenever
@@ -20,20 +21,24 @@ from typing import Any
 
 from devtools.paths import ROOT
 
+from . import unlearn
 from .jobs import Job, Record, Records, done_here
 from .report import write_method_sheet
-from .suites import SUITES, Asked, check_methods
+from .suites import SUITES, Asked, check_methods, given_settings
 from .variants import SETTINGS
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = build_parser().parse_args(words)
-    settings = {name: default for name, default, _ in SETTINGS}
+    defaults = {name: default for name, default, _ in SETTINGS}
     try:
-        check_methods(options.methods)
-        jobs = SUITES[options.suite](Asked(tuple(options.methods), options.seeds, options.quick, settings))
-        records = Records(options.output, absent=settings)
+        check_methods(options.suite, options.methods)
+        given = given_settings(options.suite, options.set)
+        settings = {name: given.get(name, default) for name, default in defaults.items()}
+        asked = Asked(tuple(options.methods), options.seeds, options.quick, settings, given)
+        jobs = SUITES[options.suite](asked)
+        records = Records(options.output, absent=defaults)
     except ValueError as error:
         print(f"dev.py bench {options.suite}: {error}", file=sys.stderr)
         return 2
@@ -74,6 +79,7 @@ def told(records: Sequence[Record]) -> str:
     streams = [record for record in records if "stages" in record]
     parts = [summary(streams)] if streams else []
     parts += [set_prompts(streams), confusion(streams), overlaps([r for r in records if "iou" in r])]
+    parts += [unlearn.table([r for r in records if "paraphrases" in r])]
     return "\n\n".join(filter(None, parts))
 
 
@@ -87,6 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("suite", choices=tuple(SUITES))
     parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="default: the suite's own")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, in place of the bench's own"
+    )
     parser.add_argument("--quick", action="store_true", help="20 minutes on two CPU cores at most")
     parser.add_argument("--list", action="store_true", help="tell what is left to do, and do nothing")
     parser.add_argument(

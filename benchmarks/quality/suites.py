@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from cns_core.erasures import ERASURES
 from cns_core.methods import METHODS
 from cns_core.methods.cns.scores import SCORES
 from cns_core.text_features import TOKEN_CHOICES
@@ -14,7 +15,8 @@ from cns_core.text_features import TOKEN_CHOICES
 from .jobs import Job
 from .overlap import overlap_job
 from .streams import AT_THE_END, EACH, FOURS, NEVER, every_concept, folders_of_set, stream_job
-from .variants import VARIANTS
+from .unlearn import UNTOUCHED, settings_to_give, unlearn_job
+from .variants import SETTINGS, VARIANTS
 from .worker import BASE
 
 SETS = (1, 2, 3)
@@ -63,13 +65,14 @@ SWEEPS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 @dataclass(frozen=True)
 class Asked:
     """methods: variants, none for the suite's own; seeds: how many; quick: what fits 20 minutes on two cores;
-    settings: of all variants, by name.
+    settings: of all variants, by name; given: what was given, of these or of what else a suite is about.
     """
 
     methods: tuple[str, ...]
     seeds: int
     quick: bool
     settings: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def runs(self, default: Sequence[str]) -> Iterator[tuple[int, str]]:
         """Seed by seed, every method."""
@@ -150,8 +153,6 @@ def sweep(asked: Asked) -> list[Job]:
     found = []
     for seed in range(asked.seeds):
         for method in asked.methods or tuple(SWEEPS):
-            if method not in SWEEPS:
-                raise ValueError(f"Nothing is swept of {method!r}; expected one of: {', '.join(SWEEPS)}.")
             for setting, values in SWEEPS[method].items():
                 for value in values[::2] if asked.quick else values:
                     settings = {**asked.settings, setting: value}
@@ -162,20 +163,50 @@ def sweep(asked: Asked) -> list[Job]:
 
 def methods(asked: Asked) -> list[Job]:
     """One concept by every method there is, to be looked at: a row of pictures each."""
-    runs = asked.runs(tuple(METHODS))
+    runs = asked.runs((*METHODS, "boft"))
     return [asked.stream(("panda",), method, seed, AT_THE_END) for seed, method in runs]
+
+
+def unlearn(asked: Asked) -> list[Job]:
+    """A word erased in each way: what goes along with it, and what an attack brings back."""
+    quick = {"pictures": 2, "attack_steps": 20} if asked.quick else {}
+    ways = asked.methods or (tuple(ERASURES)[:2] if asked.quick else tuple(ERASURES))
+    return [
+        unlearn_job(way, seed, {**quick, **asked.given}, **BASE)
+        for seed in range(asked.seeds)
+        for way in (UNTOUCHED, *ways)
+    ]
 
 
 SUITES: dict[str, Callable[[Asked], list[Job]]] = {
     suite.__name__: suite
-    for suite in (paper, long, order, alike, forgetting, overlap, ablation, sweep, methods)
+    for suite in (paper, long, order, alike, forgetting, overlap, ablation, sweep, methods, unlearn)
 }
 
 
-def check_methods(methods: Sequence[str]) -> None:
-    """ValueError for one that no bench knows."""
-    if unknown := sorted(set(methods) - set(VARIANTS)):
-        raise ValueError(f"Unknown methods: {', '.join(unknown)}. Known ones: {', '.join(VARIANTS)}.")
+def methods_of(suite: str) -> tuple[str, ...]:
+    """What a suite can compare."""
+    of_their_own: dict[str, tuple[str, ...]] = {"sweep": tuple(SWEEPS), "unlearn": tuple(ERASURES)}
+    return of_their_own.get(suite, tuple(VARIANTS))
+
+
+def check_methods(suite: str, methods: Sequence[str]) -> None:
+    """ValueError for one that the suite does not know."""
+    known = methods_of(suite)
+    if unknown := sorted(set(methods) - set(known)):
+        raise ValueError(f"Unknown methods: {', '.join(unknown)}. Known ones: {', '.join(known)}.")
+
+
+def given_settings(suite: str, words: Sequence[str]) -> dict[str, Any]:
+    """Of words such as `steps=300`, the settings by name. ValueError for what the suite does not know."""
+    own = {name: default for name, default, _ in SETTINGS}
+    known, given = settings_to_give() if suite == "unlearn" else own, {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known or "=" not in word:
+            raise ValueError(f"{word!r} is no NAME=VALUE of one of: {', '.join(sorted(known))}.")
+        given[name] = value.split(",") if isinstance(known[name], list) else type(known[name])(value)
+    return given
 
 
 def _short(stream: Sequence[str], asked: Asked, count: int = 3) -> list[str]:

@@ -1,34 +1,29 @@
-"""What an erasure takes from the small base, what it takes along, and what an attack brings back.
+"""Jobs of the kind `unlearn`: what an erasure takes from the small base, what it takes along, and what an
+attack brings back.
 
-    python3 dev.py bench unlearn                               tiger, led to dog and to nothing
-    python3 dev.py bench unlearn --word zebra --instead horse --keep cow pig
-    python3 dev.py bench unlearn --concept panda               also: is what was learned before left alone?
-    python3 dev.py bench unlearn --methods uce esd --set guard=0     by other methods, with settings of theirs
+    python3 dev.py bench unlearn                               tiger, led to dog, in each way
+    python3 dev.py bench unlearn --set word=zebra instead=horse neighbours=cow,pig keep=cow
+    python3 dev.py bench unlearn --methods uce esd --set guard=0     with settings of theirs
 
 Pictures of the erased word, of its neighbours and of other things are drawn before and after, with the same
 seeds, and the small judge says which of the hundred things that it knows each picture shows most. The attack
 is Textual Inversion: a token alone is learned, on top of the erased model, from pictures that the untouched
-model draws of the word; and, to compare with, on the untouched model.
+model draws of the word; and, to compare with, on the untouched model. A concept is learned before, and looked
+at before and after.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cns_core.erasures import ERASURES
 from cns_core.settings import described
 from devtools.concept_folders import read_concepts
-from devtools.paths import ROOT
-from devtools.staging import JUDGE, SHIPPED_CONCEPTS, expanded_base
+from devtools.staging import SHIPPED_CONCEPTS
 
-from ..host import start_host
-from .variants import SETTINGS
+from .jobs import Job
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +33,8 @@ if TYPE_CHECKING:
 
     from .bench import Bench
 
+UNLEARN = "unlearn"
+UNTOUCHED = "untouched"  # in place of a method: what is there before any
 PLACES = (
     "on a beach",
     "in a meadow",
@@ -57,85 +54,134 @@ ON_SMALL_BASE = {
     "pictures": 10,
     "look_steps": 6,
 }
+# What the suite asks for.
+ASKED: Mapping[str, Any] = {
+    "word": "tiger",
+    "instead": "dog",
+    "neighbours": ["lion", "cat"],
+    "others": ["dog", "car"],
+    "keep": [],
+    "concept": "panda",
+    "pictures": 6,
+    "attack_steps": 80,
+}
 
 
-def main() -> int:
-    """Run the command line; returns the exit code."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="dev.py bench unlearn", description=__doc__, formatter_class=layout)
-    parser.add_argument("--word", default="tiger")
-    parser.add_argument("--instead", nargs="+", default=["dog", ""], help="a run for each; '' is nothing")
-    parser.add_argument("--neighbours", nargs="+", default=["lion", "zebra", "cat", "fox"])
-    parser.add_argument("--others", nargs="+", default=["dog", "car", "house", "banana"])
-    parser.add_argument("--keep", nargs="*", default=[], help="of the neighbours, what the user keeps")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=["uce"],
-        choices=tuple(ERASURES),
-        metavar="NAME",
-        help="a run for each",
-    )
-    parser.add_argument(
-        "--set",
-        nargs="*",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of the methods, such as erase_weight=4; a method takes those that it has",
-    )
-    parser.add_argument("--concept", help="a shipped concept to learn by directions first")
-    parser.add_argument("--pictures", type=int, default=6, choices=range(1, 7), help="of each thing")
-    parser.add_argument("--attack-steps", type=int, default=150, help="0: no attack")
-    parser.add_argument("--output", type=Path, default=ROOT / "demo_output" / "unlearn.jsonl")
-    options = parser.parse_args()
-    known = {name for method in options.methods for name in described(ERASURES[method].Settings)}
-    if unknown := [one for one in options.set if one.partition("=")[0] not in known]:
-        parser.error(f"--set {' '.join(unknown)}: expected NAME=VALUE of one of {', '.join(sorted(known))}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    start_host()
-    import torch
+def unlearn_job(method: str, seed: int, given: Mapping[str, Any], **more: Any) -> Job:
+    """One way to erase, or none for UNTOUCHED.
 
-    from .bench import Bench, Options
-
-    settings = {name: default for name, default, _ in SETTINGS}
-    settings |= {"steps": max(1, options.attack_steps)}
-    with torch.inference_mode():
-        bench = Bench(Options(expanded_base(), JUDGE, 64, 3.0, options.output, settings))
-        for found in runs(bench, options):
-            with options.output.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
-    return 0
+    given: what is to be other than `ASKED`, or than the method's own settings.
+    """
+    values = {"method": method, "seed": seed, **{n: given.get(n, v) for n, v in ASKED.items()}, **more}
+    if method == UNTOUCHED:
+        return Job(UNLEARN, {**values, "instead": "", "keep": []})
+    known = set(described(ERASURES[method].Settings)) - set(ASKED)
+    own = {n: v for n, v in {**ON_SMALL_BASE, "seed": seed, **given}.items() if n in known}
+    return Job(UNLEARN, {**values, "settings": own})
 
 
-def runs(bench: Bench, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A record for the untouched model, and for each thing that the word is led to."""
-    known = Known(bench)
-    learned, folder = None, None
-    if options.concept:
-        (folder,) = read_concepts(SHIPPED_CONCEPTS, [options.concept])
-        learned, _ = bench.learn(bench.concept(folder), None, "directions", 0)
-    folders = [folder] if folder else []
-    untouched = {"run": "untouched", **_seen(known, learned, options)}
-    if learned:
-        untouched |= {"learned": bench.look(learned, folders)}
-    taught = _pictures_of(known, options) if options.attack_steps else None
-    if taught is not None:
-        untouched |= {"attack": _attacked(known, learned, taught, options)}
-    _tell(untouched)
-    yield untouched
-    for method, instead in itertools.product(options.methods, options.instead):
-        begin = time.perf_counter()
-        memory, told = _erased(bench, learned, instead, method, options)
-        took = round(time.perf_counter() - begin, 1)
-        record = {"run": f"{options.word} to {instead or 'nothing'} by {method}", "told": told}
-        record |= {"seconds": took, "settings": memory.concepts[-1].settings["erase"]}
-        record |= _seen(known, memory, options)
-        if learned:
-            record |= {"learned": bench.look(memory, folders)}
+def settings_to_give() -> dict[str, Any]:
+    """What `given` of a job may have, each with its own value or one like it."""
+    kinds = [erasure.Settings for erasure in ERASURES.values()]
+    return {**{n: default for kind in kinds for n, (default, _) in described(kind).items()}, **ASKED}
+
+
+def unlearned(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
+    """One record."""
+    return _Run(bench, values).record()
+
+
+class _Run:
+    """One job while it is done."""
+
+    def __init__(self, bench: Bench, values: Mapping[str, Any]) -> None:
+        self.bench, self.known, self.values = bench, Known(bench), values
+
+    def record(self) -> dict[str, Any]:
+        bench, values, found = self.bench, self.values, {}
+        folders = read_concepts(SHIPPED_CONCEPTS, [values["concept"]] if values["concept"] else [])
+        memory: ConceptMemory | None = None
+        for folder in folders:
+            memory, _ = bench.learn(bench.concept(folder), memory, "directions", 0)
+        taught = self._taught if values["attack_steps"] else None
+        if values["method"] != UNTOUCHED:
+            memory, found["told"] = self._erased(memory)
+        found |= self._seen(memory)
+        if memory is not None:
+            found |= bench.look(memory, folders)
         if taught is not None:
-            record |= {"attack": _attacked(known, memory, taught, options)}
-        _tell(record)
-        yield record
+            found["attack"] = self._attacked(memory, taught)
+        return found
+
+    def _erased(self, memory: ConceptMemory | None) -> tuple[ConceptMemory, list[str]]:
+        from cns_core.erasures.wording import ToErase
+        from cns_core.host.erase import erase
+        from cns_core.host.progress import Progress
+
+        loaded, values = self.bench.loaded, self.values
+        by = ERASURES[values["method"]]
+        settings = by.Settings(**{"keep": "\n".join(values["keep"]), **values["settings"]})
+        what = ToErase.of(values["word"], values["instead"])
+        with Progress(1) as progress:
+            done = erase(loaded.model, loaded.clip, memory, what, settings, progress, by)
+        return done.memory, [done.memory.concepts[-1].change.summary(), *done.lines]
+
+    def _seen(self, memory: ConceptMemory | None) -> dict[str, Any]:
+        """By thing, the share of pictures that the judge calls by its name; and what it calls the word's."""
+        values, count = self.values, self.values["pictures"]
+        things = list(dict.fromkeys([values["word"], *values["neighbours"], *values["others"]]))
+        prompts = [p for thing in things for p in _prompts(thing, count)]
+        prompts += [wording.format(values["word"]) for wording in PARAPHRASES]
+        pictures = self.bench.draw(memory, prompts, values["seed"])
+        self._keep(pictures)
+        names = self.known.named(pictures)
+        by_thing = {thing: names[i * count : (i + 1) * count] for i, thing in enumerate(things)}
+        return {
+            "named": {thing: called.count(thing) / count for thing, called in by_thing.items()},
+            "called": by_thing,
+            "paraphrases": names[len(things) * count :],
+        }
+
+    @cached_property
+    def _taught(self) -> Concept:
+        """What the untouched model draws of the word, and the judge calls so, as a concept. ValueError when
+        there is nothing of that.
+        """
+        from cns_core.captions import template_captions
+        from cns_core.concept import Concept, TrainingImage
+
+        word, seed = self.values["word"], 7 + self.values["seed"]
+        drawn = self.bench.draw(None, _prompts(word, len(PLACES)) * 2, seed)
+        right = [p for p, name in zip(drawn, self.known.named(drawn), strict=True) if name == word]
+        if not right:
+            raise ValueError(f"None of {len(drawn)} pictures of {word!r} is called so; take another word.")
+        captions = template_captions("subject", TOKEN)
+        images = tuple(TrainingImage(p.clone(), captions, None, f"drawn {i}") for i, p in enumerate(right))
+        return Concept("attack", TOKEN, "animal", "subject", images)
+
+    def _attacked(self, memory: ConceptMemory | None, taught: Concept) -> dict[str, Any]:
+        """What the judge calls pictures of a token that was learned alone."""
+        values = self.values
+        steps = {"steps": values["attack_steps"]}
+        attacked, _ = self.bench.learn(taught, memory, "token alone", values["seed"], steps)
+        prompts = _prompts(TOKEN, values["pictures"])
+        called = self.known.named(self.bench.draw(attacked, prompts, values["seed"]))
+        return {"named": called.count(values["word"]) / len(called), "called": called}
+
+    def _keep(self, pictures: Tensor) -> None:
+        """A row for each thing, in a file in the folder of what is drawn."""
+        import torch
+        from PIL import Image
+
+        from .report import kept_in
+
+        values = self.values
+        rows = pictures[: -len(PARAPHRASES)].split(values["pictures"])
+        sheet = (torch.cat([torch.cat(list(row), dim=1) for row in rows]) * 255).round().byte().numpy()
+        folder = kept_in(self.bench.options.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        way = f"{values['instead'] or 'nothing'}-{values['method'].replace(' ', '-')}"
+        Image.fromarray(sheet).save(folder / f"unlearn-{values['word']}-{way}-seed{values['seed']}.png")
 
 
 class Known:
@@ -164,98 +210,33 @@ def _prompts(thing: str, count: int) -> list[str]:
     return [f"a photo of {named} {place}" for place in PLACES[:count]]
 
 
-def _seen(known: Known, memory: ConceptMemory | None, options: argparse.Namespace) -> dict[str, Any]:
-    """By thing, the share of pictures that the judge calls by its name; and what it calls the word's."""
-    things = [options.word, *options.neighbours, *options.others]
-    prompts = [p for thing in things for p in _prompts(thing, options.pictures)]
-    prompts += [wording.format(options.word) for wording in PARAPHRASES]
-    pictures = known.bench.draw(memory, prompts, 0)
-    _keep(pictures, options, memory)
-    names = known.named(pictures)
-    count = options.pictures
-    by_thing = {thing: names[i * count : (i + 1) * count] for i, thing in enumerate(things)}
-    return {
-        "named": {thing: called.count(thing) / count for thing, called in by_thing.items()},
-        "called": by_thing,
-        "paraphrases": names[len(things) * count :],
-    }
-
-
-def _erased(
-    bench: Bench, memory: ConceptMemory | None, instead: str, method: str, options: argparse.Namespace
-) -> tuple[ConceptMemory, list[str]]:
-    from cns_core.erasures.wording import ToErase
-    from cns_core.host.erase import erase
-    from cns_core.host.progress import Progress
-
-    by = ERASURES[method]
-    settings = by.Settings(**_settings(by.Settings, options))
-    what = ToErase.of(options.word, instead)
-    with Progress(1) as progress:
-        done = erase(bench.loaded.model, bench.loaded.clip, memory, what, settings, progress, by)
-    return done.memory, [done.memory.concepts[-1].change.summary(), *done.lines]
-
-
-def _settings(kind: type[Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Those of a method: what suits the small base, and what was asked for."""
-    chosen: dict[str, Any] = {"keep": "\n".join(options.keep)}
-    known = described(kind)
-    for name, value in ON_SMALL_BASE.items():
-        if name in known:
-            chosen[name] = value
-    for one in options.set:
-        name, _, value = one.partition("=")
-        if name in known:
-            default, _ = known[name]
-            chosen[name] = type(default)(value)
-    return chosen
-
-
-def _pictures_of(known: Known, options: argparse.Namespace) -> Concept:
-    """What the untouched model draws of the word, and the judge calls so, as a concept."""
-    from cns_core.captions import template_captions
-    from cns_core.concept import Concept, TrainingImage
-
-    drawn = known.bench.draw(None, _prompts(options.word, 6) * 2, 7)
-    right = [p for p, name in zip(drawn, known.named(drawn), strict=True) if name == options.word]
-    captions = template_captions("subject", TOKEN)
-    images = tuple(TrainingImage(p.clone(), captions, None, f"drawn {i}") for i, p in enumerate(right))
-    return Concept("attack", TOKEN, "animal", "subject", images)
-
-
-def _attacked(
-    known: Known, memory: ConceptMemory | None, taught: Concept, options: argparse.Namespace
-) -> dict[str, Any]:
-    """What the judge calls pictures of a token that was learned alone."""
-    attacked, _ = known.bench.learn(taught, memory, "token alone", 0)
-    called = known.named(known.bench.draw(attacked, _prompts(TOKEN, options.pictures), 0))
-    return {"named": called.count(options.word) / len(called), "called": called}
-
-
-def _keep(pictures: Tensor, options: argparse.Namespace, memory: ConceptMemory | None) -> None:
-    """A row for each thing, in a file beside the output."""
-    import torch
-    from PIL import Image
-
-    rows = [torch.cat(list(row), dim=1) for row in pictures[: -len(PARAPHRASES)].split(options.pictures)]
-    last = memory.concepts[-1] if memory is not None else None
-    instead = "untouched"
-    if last and not last.token:
-        instead = f"{last.settings['erase']['instead'][0] or 'nothing'}-{last.method.replace(' ', '-')}"
-    sheet = (torch.cat(rows) * 255).round().byte().numpy()
-    Image.fromarray(sheet).save(options.output.with_name(f"unlearn-{options.word}-{instead}.png"))
-
-
-def _tell(record: dict[str, Any]) -> None:
-    named = ", ".join(f"{thing} {share:.0%}" for thing, share in record["named"].items())
-    lines: Sequence[str] = [
-        f"[unlearn] {record['run']}: {named}; paraphrases: {', '.join(record['paraphrases'])}",
-        *record.get("told", ()),
-        *([f"attack: {record['attack']}"] if "attack" in record else ()),
-        *([f"learned before: {record['learned']}"] if "learned" in record else ()),
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each way and seed; empty where there are none."""
+    lines = [
+        "| word | method | seed | is called | neighbours | others | paraphrases | drift | fit of what was "
+        "learned | attack brings back |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    print("\n  ".join(lines), flush=True)
+    for one in records:
+        cells = [
+            one["word"] + (f", to {one['instead'] or 'nothing'}" if one["method"] != UNTOUCHED else ""),
+            one["method"],
+            str(one["seed"]),
+            _counted(one["called"][one["word"]]),
+            _share(one, one["neighbours"]),
+            _share(one, one["others"]),
+            _counted(one["paraphrases"]),
+            f"{one['drift']:.4f}" if "drift" in one else "",
+            ", ".join(f"{fit:.4f}" for fit in one.get("fit", {}).values()),
+            f"{one['attack']['named']:.0%}" if "attack" in one else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _counted(called: Sequence[str]) -> str:
+    return ", ".join(f"{name} {called.count(name)}" for name in dict.fromkeys(called))
+
+
+def _share(record: Mapping[str, Any], things: Sequence[str]) -> str:
+    return ", ".join(f"{thing} {record['named'][thing]:.0%}" for thing in things)

@@ -62,6 +62,7 @@ ON_SMALL_BASE: dict[str, dict[str, Any]] = {
     "loha": {"weight_lr": 5e-3},
     "lokr": {"weight_lr": 5e-3},
     "oft": {"weight_lr": 3e-3},
+    "l2dm": {"class_image_count": 16},
     "dreambooth": {"weight_lr": 3e-4, "class_image_count": 16},
     "orthogonal adaptation": {"weight_lr": 1e-2},
     "continual diffusion": {"weight_lr": 2e-3, "keep_earlier": 0.3},
@@ -76,5 +77,6 @@ _WITHOUT_L_REG = {"keep_earlier": 0.0, "keep_base": 0.0}
 VARIANTS: dict[str, Variant] = {
     **{name: Variant(method, ON_SMALL_BASE.get(name, {})) for name, method in METHODS.items()},
     **{f"{name} without L_reg": Variant(METHODS[name], _WITHOUT_L_REG) for name in ("cns", "random entries")},
+    "boft": Variant(METHODS["oft"], {**ON_SMALL_BASE["oft"], "blocks": 16, "factors": 4}),
     "cns by contrast": Variant(METHODS["cns"], {"score": "contrastive", "general_share": 0.6}),
 }

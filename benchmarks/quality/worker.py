@@ -20,7 +20,7 @@ BASE = {"resolution": RESOLUTION, "cfg": CFG}
 
 
 class Worker:
-    """kinds of jobs: `learn` (`streams.py`), `overlap` (`overlap.py`).
+    """kinds of jobs: `learn` (`streams.py`), `overlap` (`overlap.py`), `unlearn` (`unlearn.py`).
 
     Args:
         output: the file of the records; what is drawn lies in the folder beside it.
@@ -45,10 +45,12 @@ class Worker:
 
         from .overlap import overlap
         from .streams import learned
+        from .unlearn import UNLEARN, unlearned
 
         kinds: dict[str, Callable[[Bench, Mapping[str, Any]], dict[str, Any]]] = {
             LEARN: learned,
             "overlap": overlap,
+            UNLEARN: unlearned,
         }
         with torch.inference_mode():  # as the host runs nodes
             return kinds[job.kind](self._bench, job.values)

@@ -27,7 +27,7 @@ from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.cns.prepared import SelectedNeurons
 from cns_core.methods.cns.selection import Selection
 from cns_core.methods.directions.prepared import Forecast, Guarded
-from cns_core.priors import ClassPool
+from cns_core.priors import KeptPool
 from cns_core.projections import ProjectionLayout
 from cns_core.protected import Protected, Protection
 from cns_core.settings import TrainSettings
@@ -154,9 +154,9 @@ def _trainer(
     give_back_what_is_free()  # of preparing, which is no part of training
     pairs = zip(task.latents, CAPTIONS, strict=True)
     images = tuple(LatentImage(z, (caption,), (CLASS_CAPTION,)) for z, caption in pairs)
-    pool = ClassPool(task.latents, [None] * len(task.latents))
-    sizes = {(task.latents.shape[2], task.latents.shape[3]): pool}
-    data = TrainingData(images, CLASS_CAPTION, sizes)
+    count = len(task.latents)
+    pool = KeptPool(task.latents, [None] * count, [CLASS_CAPTION] * count)
+    data = TrainingData(images, {(task.latents.shape[2], task.latents.shape[3]): pool})
     settings = TrainSettings(steps=task.steps, batch_size=task.batch, prior=prior)
     return ConceptTrainer(backend, data, adaptation, vectors, settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+from cns_core.staged import Stage
 from cns_core.training import StepReport
 
 from .loops import Task, bare_pass, random_latents, timed, trainer_for, training_backend
@@ -28,7 +29,7 @@ def over_the_floor(loaded: HostModel, pixels: int, method: str) -> dict[str, flo
         pairs: list[tuple[float, float]] = []
 
         def on_step(report: StepReport) -> None:
-            with trainer.adaptation.disabled():
+            with trainer.weights.shown(Stage.UNTOUCHED):
                 pairs.append((report.seconds, *timed(floor, 1)))
 
         trainer.run(on_step)

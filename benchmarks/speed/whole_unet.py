@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from cns_core.method import Change, ParameterGroup, WeightFunction
-from cns_core.methods.switch import Switchable
+from cns_core.methods.base import AdaptationBase
 
 
-class WholeUNet(Switchable):
+class WholeUNet(AdaptationBase):
     """All weights (not the biases) as float32 parameters; for measuring, so nothing of it is kept."""
 
     def __init__(self, unet: nn.Module, rate: float = 5e-6) -> None:
@@ -26,12 +26,9 @@ class WholeUNet(Switchable):
 
     def weight_functions(self) -> dict[str, WeightFunction]:
         def in_place_of(learned: Tensor) -> WeightFunction:
-            return lambda weight: learned.to(weight.dtype) if self.enabled else weight
+            return lambda weight: learned.to(weight.dtype)
 
         return {name: in_place_of(learned) for name, learned in self._weights.items()}
-
-    def before_forward(self) -> None:
-        pass
 
     def penalties(self) -> dict[str, Tensor]:
         return {}

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..checkpoint import check_alike
 from ..method import ParameterGroup, WeightFunction
+from ..methods.base import AdaptationBase, adding
 from ..methods.cns.masks import NeuronMask
-from ..methods.switch import Switchable
 from ..projections import ProjectionLayout
 from .difference import Difference, MaskedDifference
 
@@ -63,9 +63,8 @@ class Elastic:
         return self.weight / self.size * torch.stack(held).sum()
 
 
-class ErasingAdaptation(Switchable):
-    """Differences to the weights as the memory left them, from zero. Where it is disabled, the weights are as
-    they were before this erasure, with all that was learned.
+class ErasingAdaptation(AdaptationBase):
+    """Differences to the weights as the memory left them, from zero.
 
     Args:
         masks: bool `(out, text_dim)` by name, the entries that may move; None for all.
@@ -97,7 +96,7 @@ class ErasingAdaptation(Switchable):
 
     def _with_difference(self, name: str) -> WeightFunction:
         def weight_of(weight: Tensor) -> Tensor:
-            return self.adding(self._moved(name))(weight) if self.enabled else weight
+            return adding(self._moved(name))(weight)
 
         return weight_of
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..concept import Concept
 from ..framing import centred
 from ..images import fit
-from ..priors import ClassPool, Size
+from ..priors import KeptPool, Size
 from ..training import LatentImage
 from .model import model_family
 from .types import Loaded, OnProgress
@@ -52,9 +52,11 @@ def encode_concept(loaded: Loaded, concept: Concept, on_progress: OnProgress) ->
 
 
 def encode_fitted(
-    loaded: Loaded, pixels: Sequence[Tensor], sizes: set[Size], on_progress: OnProgress
-) -> dict[Size, ClassPool]:
-    """Pictures `(H, W, 3)`, fitted to each of these latent sizes `(h, w)`; `on_progress` as above."""
+    loaded: Loaded, pixels: Sequence[Tensor], prompt: str, sizes: set[Size], on_progress: OnProgress
+) -> dict[Size, KeptPool]:
+    """Pictures `(H, W, 3)` that show what a prompt says, fitted to each of these latent sizes `(h, w)`;
+    `on_progress` as above.
+    """
     factor = model_family(loaded.model).latent_factor
     pools, done, total = {}, 0, len(sizes) * len(pixels)
     for height, width in sorted(sizes):
@@ -65,5 +67,5 @@ def encode_fitted(
             framings.append(centred((picture.shape[0], picture.shape[1]), size))
             done += 1
             on_progress(done, total)
-        pools[height, width] = ClassPool(torch.cat(latents), framings)
+        pools[height, width] = KeptPool(torch.cat(latents), framings, [prompt] * len(framings))
     return pools

@@ -39,7 +39,7 @@ from .prepare import check_concept
 from .progress import Progress
 from .runs import Run
 from .text import token_tables, word_ids
-from .training_data import training_data
+from .training_data import Sources, training_data
 from .training_memory import MemoryUse
 from .types import Loaded
 from .weights import Weights
@@ -237,15 +237,9 @@ class LearningRun:
     def result(self) -> Learned:
         """Prepare, train, and keep the memory on disk."""
         lesson, notes = self.lesson, self.run.notes
-        data = training_data(
-            lesson.loaded,
-            self.base,
-            lesson.concept,
-            lesson.settings,
-            lesson.class_images,
-            self.progress,
-            notes,
-        )
+        learned_before = lesson.memory or self.known
+        sources = Sources(lesson.loaded, self.base, learned_before, lesson.class_images)
+        data = training_data(sources, lesson.concept, lesson.settings, self.progress, notes)
         notes += [*self._of_patches(), *self._of_sizes()]
         with training_mode():
             loaded, concept = lesson.loaded, lesson.concept

@@ -1,8 +1,10 @@
-"""A concept's pictures as training takes them: latents, and class images for a prior that needs some."""
+"""A concept's pictures as training takes them: latents, and pictures of what is kept for a prior that needs
+some.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,70 +12,115 @@ from torch import Tensor
 
 from ..captions import template_captions
 from ..concept import Concept
-from ..priors import ClassPool
+from ..memory import ConceptMemory
+from ..priors import KeptPool, Size
 from ..settings import TrainSettings
 from ..training import TrainingData
-from .class_images import drawn_class_images
 from .draw import without_guidance
+from .drawn_pictures import drawn_pictures
+from .known_models import lasting_digest
 from .latents import encode_concept, encode_fitted, encode_pixels
 from .model import BaseModel
 from .models_key import models_key
 from .paths import work_folder
+from .personalize import personalize
 from .progress import Progress
 from .types import Loaded
 
 
-def training_data(
-    loaded: Loaded,
-    base: BaseModel,
-    concept: Concept,
-    settings: TrainSettings,
-    class_images: Sequence[Tensor],
-    progress: Progress,
-    notes: list[str],
-) -> TrainingData:
-    """Encode the pictures, and whatever the prior asks for; shows progress, and may raise to stop.
-
-    class_images: `(H, W, C)` each, what the user connected; notes: gets what there is to tell.
-    """
-    images = encode_concept(loaded, concept, progress.phase)
-    prompt = concept.class_caption(template_captions(concept.kind, concept.token)[0])
-    sizes = {image.size for image in images}
-    pictures = _ClassImages(loaded, base, settings, class_images, sizes, prompt, progress, notes)
-    return TrainingData(images, prompt, settings.chosen_prior().prepare(pictures))
-
-
 @dataclass(frozen=True, eq=False)
-class _ClassImages:
-    """Given or drawn, in the sizes of the concept's own (`priors.ClassPictures`)."""
+class Sources:
+    """What pictures are made with. memory: what was learned; connected: class images `(H, W, C)` each."""
 
     loaded: Loaded
     base: BaseModel
-    settings: TrainSettings
+    memory: ConceptMemory
     connected: Sequence[Tensor]
-    sizes: set[tuple[int, int]]
-    prompt: str
+
+
+def training_data(
+    sources: Sources, concept: Concept, settings: TrainSettings, progress: Progress, notes: list[str]
+) -> TrainingData:
+    """Encode the pictures, and whatever the prior asks for; shows progress, and may raise to stop.
+
+    notes: gets what there is to tell.
+    """
+    images = encode_concept(sources.loaded, concept, progress.phase)
+    prior, sizes = settings.chosen_prior(), sorted({image.size for image in images})
+    pictures = _Pictures(sources, concept, settings.class_image_count, sizes, progress, notes)
+    before: Mapping[str, Tensor] = {}
+    if prior.asks_before:
+        before = {name: c for name, c in sources.memory.changes().items() if bool(c.any())}
+    return TrainingData(images, prior.prepare(pictures), before)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """Given or drawn, in the sizes of the concept's own (`priors.PictureSource`).
+
+    count: of those that are drawn, at least one of each prompt and size.
+    """
+
+    sources: Sources
+    concept: Concept
+    count: int
+    sizes: Sequence[Size]
     progress: Progress
     notes: list[str]
 
-    def given(self) -> dict[tuple[int, int], ClassPool]:
-        return encode_fitted(self.loaded, self.connected, self.sizes, self.progress.phase)
+    @property
+    def class_prompt(self) -> str:
+        concept = self.concept
+        return concept.class_caption(template_captions(concept.kind, concept.token)[0])
 
-    def drawn(self) -> dict[tuple[int, int], ClassPool]:
+    def given(self) -> dict[Size, KeptPool]:
+        connected, sizes = self.sources.connected, set(self.sizes)
+        return encode_fitted(self.sources.loaded, connected, self.class_prompt, sizes, self.progress.phase)
+
+    def drawn(self) -> dict[Size, KeptPool]:
         """By the untouched model, in turn for every size."""
-        sizes, factor = sorted(self.sizes), self.base.family.latent_factor
-        count = max(self.settings.class_image_count, len(sizes))
-        wanted = [(h * factor, w * factor) for h, w in (sizes[i % len(sizes)] for i in range(count))]
-        gathered: dict[tuple[int, int], list[Tensor]] = {size: [] for size in sizes}
-        for image in drawn_class_images(
+        loaded, base = self.sources.loaded, self.sources.base
+        return self._drawn(loaded, models_key(loaded, base.identity), [[self.class_prompt]])
+
+    def replayed(self) -> dict[Size, KeptPool]:
+        """As the memory has them: the class and each earlier concept in turn, by their captions in turn."""
+        loaded, memory = self.sources.loaded, self.sources.memory
+        key = models_key(loaded, self.sources.base.identity)
+        if not len(memory):
+            return self._drawn(loaded, key, [[self.class_prompt]])
+        drawing = personalize(loaded.model, loaded.clip, memory)
+        others = [list(one.captions) for one in memory.taught() if one.token != self.concept.token]
+        return self._drawn(
+            replace(loaded, model=drawing.model, clip=drawing.clip),
+            lasting_digest(key, memory.digest()),
+            [[self.class_prompt], *others],
+        )
+
+    def _drawn(self, loaded: Loaded, made_from: str, subjects: list[list[str]]) -> dict[Size, KeptPool]:
+        """subjects: the prompts of each."""
+        factor, rounds = self.sources.base.family.latent_factor, len(subjects) * len(self.sizes)
+        wanted: list[tuple[str, Size]] = []
+        for number in range(max(self.count, rounds)):
+            turn, subject = divmod(number, len(subjects))
+            prompts, (height, width) = subjects[subject], self.sizes[turn % len(self.sizes)]
+            prompt = prompts[turn // len(self.sizes) % len(prompts)]
+            wanted.append((prompt, (height * factor, width * factor)))
+        latents: dict[Size, list[Tensor]] = {size: [] for size in self.sizes}
+        described: dict[Size, list[str]] = {size: [] for size in self.sizes}
+        pictures = drawn_pictures(
             work_folder("class_images"),
-            models_key(self.loaded, self.base.identity),
-            replace(self.loaded, model=without_guidance(self.loaded.model)),
-            self.prompt,
+            made_from,
+            replace(loaded, model=without_guidance(loaded.model)),
             wanted,
-            lambda done, picture: self.progress.phase(done, count, picture),
+            lambda done, picture: self.progress.phase(done, len(wanted), picture),
             self.notes,
-        ):
-            latents = encode_pixels(self.loaded, image)[0]
-            gathered[latents.shape[1], latents.shape[2]].append(latents)
-        return {size: ClassPool(torch.stack(x), [None] * len(x)) for size, x in gathered.items()}
+        )
+        for (prompt, _), picture in zip(wanted, pictures, strict=True):
+            encoded = encode_pixels(self.sources.loaded, picture)[0]
+            size = encoded.shape[1], encoded.shape[2]
+            latents[size].append(encoded)
+            described[size].append(prompt)
+        return {
+            size: KeptPool(torch.stack(found), [None] * len(found), described[size])
+            for size, found in latents.items()
+        }

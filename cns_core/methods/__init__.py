@@ -12,6 +12,7 @@ from .dreambooth import DreamBooth
 from .fisher import CnsWithFisher
 from .gradient_neurons import GradientNeurons
 from .guarded_neurons import GuardedNeurons
+from .l2dm import L2dm
 from .low_rank import LOW_RANK
 from .oft import Oft
 from .perfusion import Perfusion
@@ -29,6 +30,7 @@ _ALL: tuple[Method, ...] = (
     Scns(),
     Cones(),
     DenseKv(),
+    L2dm(),
     TokenOnly(),
     LORA,
     LOHA,

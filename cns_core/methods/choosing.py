@@ -11,12 +11,12 @@ from torch import Tensor
 from ..checkpoint import CheckpointError
 from ..method import Earlier, Probe, WeightFunction
 from ..projections import ProjectionLayout
+from .base import AdaptationBase
 from .cns.masks import NeuronMask
 from .sensitivity import Sensitivity
-from .switch import Switchable
 
 
-class Choosing(Switchable):
+class Choosing(AdaptationBase):
     """Base of such adaptations. While they look, the weights are as earlier concepts left them.
 
     Attributes:
@@ -64,8 +64,6 @@ class Choosing(Switchable):
 
     def _weight_function(self, name: str) -> WeightFunction:
         def weight_of(weight: Tensor) -> Tensor:
-            if not self.enabled:
-                return weight
             if self.looking is None:
                 return self._chosen(name, weight)
             return self.looking.watched(name, self._seen(name, weight))

@@ -14,8 +14,8 @@ from ..checkpoint import check_alike
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
 from ..settings import check, number
+from .base import AdaptationBase, adding
 from .shares import AllOf
-from .switch import Switchable
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class DenseChange:
         return f"all {self.layout.total:,} entries of {len(self.layout.names)} matrices"
 
 
-class DenseAdaptation(Switchable):
+class DenseAdaptation(AdaptationBase):
     """W_t - W_0 of every projection as a parameter, from what earlier concepts left."""
 
     def __init__(self, earlier: Earlier, rate: float, device: torch.device | str) -> None:
@@ -88,7 +88,7 @@ class DenseAdaptation(Switchable):
         return [ParameterGroup("weights", "weight_lr", self._rate, list(self.changes.values()))]
 
     def weight_functions(self) -> dict[str, WeightFunction]:
-        return {name: self.adding(change) for name, change in self.changes.items()}
+        return {name: adding(change) for name, change in self.changes.items()}
 
     def penalties(self) -> dict[str, Tensor]:
         return {}

@@ -4,6 +4,9 @@ R is block-diagonal, and each block orthogonal by Cayley's transform of a skew m
 `R = (I + Q)(I - Q)^-1`, so the angles between neurons stay as they were. The constrained form (COFT) keeps
 each Q short.
 
+With butterfly factors (BOFT, 2311.06243) `R = R_m ... R_1`, where each block of R_i takes rows from twice as
+far apart as one of the factor before, so that few small blocks mix all rows.
+
 A turned matrix cannot be had from Q without the untouched one, which a memory's file has not; what is kept is
 the difference of every entry, in float16.
 """
@@ -21,9 +24,9 @@ from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
 from ..settings import check, choice, number, whole
 from ..weight_scopes import ATTENTION, CROSS_ATTENTION, KEYS_AND_VALUES
+from .base import AdaptationBase
 from .dense_kv import DenseChange
 from .shares import AllOf
-from .switch import Switchable
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class OftTraining:
         digits=9,
     )
 
+    factors: int = whole(
+        1,
+        1,
+        8,
+        "How many rotations one after another, each of rows from farther apart. 1: OFT; more: BOFT, as many "
+        "as the blocks allow.",
+    )
+
     def __post_init__(self) -> None:
         check(self)
 
@@ -73,11 +84,11 @@ class Turned(AllOf):
         )
 
 
-class OftAdaptation(Switchable):
+class OftAdaptation(AdaptationBase):
     """The rotation of each matrix, on top of what earlier concepts left.
 
     Attributes:
-        turns: what makes Q, float32 `(blocks, rows, rows)`, of each matrix.
+        turns: what makes Q, float32 `(factors, blocks, rows, rows)`, of each matrix.
     """
 
     def __init__(
@@ -90,7 +101,8 @@ class OftAdaptation(Switchable):
         for name, (rows, _), _ in self.layout.slices():
             blocks = next(n for n in range(min(settings.blocks, rows), 0, -1) if rows % n == 0)
             side = rows // blocks
-            self.turns[name] = torch.zeros(blocks, side, side, device=device, requires_grad=True)
+            factors = next(n for n in range(settings.factors, 0, -1) if n == 1 or _spread(rows, side, n - 1))
+            self.turns[name] = torch.zeros(factors, blocks, side, side, device=device, requires_grad=True)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup("turns", "weight_lr", self.settings.weight_lr, list(self.turns.values()))]
@@ -102,8 +114,6 @@ class OftAdaptation(Switchable):
         """`f(W) -> R (W + earlier)`, in float32."""
 
         def turn(weight: Tensor) -> Tensor:
-            if not self.enabled:
-                return weight
             earlier = self._on_device.get(name)
             before = weight.float() if earlier is None else weight.float() + earlier
             return self._turned(name, before).to(weight.dtype)
@@ -112,16 +122,19 @@ class OftAdaptation(Switchable):
 
     def _turned(self, name: str, weight: Tensor) -> Tensor:
         free = self.turns[name]
-        skew = (free - free.transpose(1, 2)) / 2
+        skew = (free - free.transpose(2, 3)) / 2
         if self.settings.constraint:
-            longest = self.settings.constraint * free.shape[1]
-            length = skew.flatten(1).norm(dim=1).clamp(min=1e-12)
-            skew = skew * (longest / length).clamp(max=1)[:, None, None]
-        one = torch.eye(free.shape[1], device=free.device)
+            longest = self.settings.constraint * free.shape[2]
+            length = skew.flatten(2).norm(dim=2).clamp(min=1e-12)
+            skew = skew * (longest / length).clamp(max=1)[..., None, None]
+        one = torch.eye(free.shape[2], device=free.device)
         # R - I = 2 Q (I - Q)^-1: where nothing is turned, nothing is rounded.
-        change = 2 * torch.linalg.solve(one - skew, skew, left=False)
-        rows = weight.reshape(len(free), free.shape[1], -1)
-        return weight + torch.bmm(change, rows).reshape(weight.shape)
+        changes = 2 * torch.linalg.solve(one - skew, skew, left=False)
+        turned, side = weight.reshape(len(weight), -1), free.shape[2]
+        for factor, change in enumerate(changes):
+            moved = torch.bmm(change, _cut(turned, side, factor))
+            turned = turned + _put_together(moved, side, factor)
+        return turned.reshape(weight.shape)
 
     def penalties(self) -> dict[str, Tensor]:
         return {}
@@ -143,6 +156,27 @@ class OftAdaptation(Switchable):
             turned = self._turned(name, weight + before.to(weight.device))
             changes[name] = (turned - weight).half().cpu()
         return DenseChange(self.layout, changes)
+
+
+def _spread(rows: int, side: int, factor: int) -> bool:
+    """Whether a factor's blocks of `side` rows can be taken from farther apart than the factor's before."""
+    return side % 2 == 0 and rows % (side << factor) == 0
+
+
+def _cut(matrix: Tensor, side: int, factor: int) -> Tensor:
+    """`(rows, columns)` as the blocks of a factor `(blocks, side, columns)`: of the first factor as they lie,
+    then with each half of a block from a stretch of its own, twice as far apart with every factor.
+    """
+    if factor:
+        matrix = matrix.reshape(-1, 2, side // 2 << factor, matrix.shape[-1]).transpose(1, 2)
+    return matrix.reshape(-1, side, matrix.shape[-1])
+
+
+def _put_together(blocks: Tensor, side: int, factor: int) -> Tensor:
+    """`(rows, columns)` from what `_cut` has made of it."""
+    if factor:
+        blocks = blocks.reshape(-1, side // 2 << factor, 2, blocks.shape[-1]).transpose(1, 2)
+    return blocks.reshape(-1, blocks.shape[-1])
 
 
 class Oft:

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..checkpoint import check_alike
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
+from .base import AdaptationBase, adding
 from .shares import Shares
-from .switch import Switchable
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class NoChange:
         return "its token alone"
 
 
-class TokenAdaptation(Switchable):
+class TokenAdaptation(AdaptationBase):
     """The weights as earlier concepts left them."""
 
     def __init__(self, earlier: Earlier, device: torch.device | str) -> None:
@@ -76,7 +76,7 @@ class TokenAdaptation(Switchable):
         return []
 
     def weight_functions(self) -> dict[str, WeightFunction]:
-        return {name: self.adding(change) for name, change in self._changes.items()}
+        return {name: adding(change) for name, change in self._changes.items()}
 
     def penalties(self) -> dict[str, Tensor]:
         return {}

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import report, results, suite
+from benchmarks.quality import report, results, suite, unlearn
 from benchmarks.quality.jobs import Job, Records, done_here
 from benchmarks.quality.judge import Judge, fidelity
 from benchmarks.quality.overlap import PROMPTS
 from benchmarks.quality.prompts import COUNT
 from benchmarks.quality.streams import folders_of_set
-from benchmarks.quality.suites import SUITES, Asked
+from benchmarks.quality.suites import SUITES, Asked, check_methods, given_settings
 from benchmarks.quality.variants import SETTINGS, VARIANTS
 from devtools import benches
 from devtools.concept_folders import ConceptFolder
@@ -52,8 +52,48 @@ def test_methods_and_seeds_are_chosen() -> None:
     assert len(jobs) == 2 * 3 * 3 and {job.values["method"] for job in jobs} == {"cns", "perfusion"}
     assert [j.values["stream"] for j in jobs[:3]] == [folders_of_set(number) for number in (1, 2, 3)]
     assert [job.values["prompts_of"] for job in jobs[:3]] == [1, 2, 3]
-    with pytest.raises(ValueError, match="Nothing is swept of 'lora'"):
-        SUITES["sweep"](asked(methods=("lora",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "unknown"),
+    [("sweep", "cns", "lora"), ("unlearn", "esd", "cns"), ("paper", "lora", "esd")],
+)
+def test_each_suite_knows_its_methods(name: str, known: str, unknown: str) -> None:
+    check_methods(name, [known])
+    with pytest.raises(ValueError, match=f"Unknown methods: {unknown}. Known ones: .*{known}"):
+        check_methods(name, [known, unknown])
+
+
+def test_settings_are_given_by_name() -> None:
+    assert given_settings("long", ["steps=300", "token_lr=1e-3"]) == {"steps": 300, "token_lr": 1e-3}
+    given = given_settings("unlearn", ["word=zebra", "neighbours=cow,pig", "instead=", "guard=0"])
+    assert given == {"word": "zebra", "neighbours": ["cow", "pig"], "instead": "", "guard": 0.0}
+    for words in (["stepz=1"], ["steps"], ["word=zebra"]):
+        with pytest.raises(ValueError, match="is no NAME=VALUE of one of: batch_size, "):
+            given_settings("long", words)
+
+
+def test_a_word_is_erased_in_each_way_and_before_any() -> None:
+    given = given_settings("unlearn", ["word=zebra", "keep=cow", "guard=0", "steps=7"])
+    jobs = SUITES["unlearn"](Asked(("uce", "esd"), 1, False, DEFAULTS, given))
+    untouched, by_uce, by_esd = (job.values for job in jobs)
+    assert untouched["instead"] == "" and untouched["keep"] == [] and "settings" not in untouched
+    assert all(one["word"] == "zebra" for one in (untouched, by_uce, by_esd))
+    assert by_esd["keep"] == ["cow"] and by_esd["settings"]["guard"] == 0 and by_esd["settings"]["steps"] == 7
+    assert "steps" not in by_uce["settings"], "it does not train"
+
+
+def test_what_an_erasure_did_is_a_row() -> None:
+    seen = {"called": {"tiger": ["dog", "dog", "cow"]}, "named": {"lion": 1.0, "cat": 0.5, "car": 0.25}}
+    record = {"word": "tiger", "instead": "", "method": "esd", "seed": 1, **seen, "paraphrases": ["dog"] * 4}
+    record |= {"neighbours": ["lion", "cat"], "others": ["car"], "drift": 0.125, "fit": {"my-panda": 0.11}}
+    rows = [{**record, "attack": {"named": 0.5}}, {**record, "method": "untouched"}]
+    same = "1 | dog 2, cow 1 | lion 100%, cat 50% | car 25% | dog 4 | 0.1250 | 0.1100"
+    assert unlearn.table(rows).splitlines()[2:] == [
+        f"| tiger, to nothing | esd | {same} | 50% |",
+        f"| tiger | untouched | {same} |  |",
+    ]
+    assert unlearn.table([]) == ""
 
 
 def test_a_variants_own_settings_are_part_of_its_job() -> None:

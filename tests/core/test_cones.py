@@ -89,8 +89,6 @@ def test_chosen_entries_are_zero_and_all_others_as_they_were():
     delta.before_step(3, 10, None)
     off = torch.from_numpy(delta.mask.flat().copy())
     assert torch.equal(seen(delta), WEIGHTS.masked_fill(off, 0))
-    with delta.disabled():
-        assert torch.equal(seen(delta), WEIGHTS)
 
 
 def test_what_is_laid_is_zero_of_a_model_in_float16():

@@ -29,6 +29,7 @@ from cns_core.objective import Objective
 from cns_core.priors import NoisedBatch, NoPrior
 from cns_core.projections import ProjectionLayout
 from cns_core.settings import TrainSettings
+from cns_core.staged import Stage, StagedWeights
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData
 from cns_core.weight_scopes import ATTENTION, state_dict_key
 
@@ -220,14 +221,14 @@ def test_what_is_kept_moves_less_for_retain_and_guard(trainer, toy, by):
 
 
 def test_it_is_measured_against_the_model_as_the_memory_left_it():
-    """Disabled, an adaptation is what was there before it, whatever it has moved."""
     layout = ProjectionLayout(("a.to_k",), ((3, 4),))
     adaptation = ErasingAdaptation(layout, 1.0, "cpu")
     with torch.no_grad():
         adaptation.differences["a.to_k"].fill_(2.0)
-    weight_of, before = adaptation.weight_functions()["a.to_k"], random(3, 4)
+    weights, before = StagedWeights(adaptation.weight_functions(), {}), random(3, 4)
+    weight_of = weights.functions()["a.to_k"]
     assert torch.equal(weight_of(before), before + 2)
-    with adaptation.disabled():
+    with weights.shown(Stage.UNTOUCHED):
         assert weight_of(before) is before
     assert set(adaptation.penalties()) == set()
 

@@ -14,7 +14,7 @@ from cns_core.images import Bucketing, bucket_size, fit, images_from_batches, im
 from cns_core.memory import ConceptMemory
 from cns_core.methods import METHODS
 from cns_core.noised import NoisedPictures
-from cns_core.priors import ClassPool
+from cns_core.priors import KeptPool
 from cns_core.settings import TrainSettings
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData
 
@@ -134,8 +134,8 @@ def trained(toy, monkeypatch):
         images = tuple(
             LatentImage(torch.full((2, 4, 4), float(i)), *CAPTIONS, None, f) for i, f in enumerate(OWN)
         )
-        pool = ClassPool(torch.randn(2, 2, 4, 4), OF_CLASS)
-        data = TrainingData(images, "a photo of word1", {(4, 4): pool})
+        pool = KeptPool(torch.randn(2, 2, 4, 4), OF_CLASS, ["a photo of word1"] * 2)
+        data = TrainingData(images, {(4, 4): pool})
         dense = METHODS["all K/V"]
         nothing = ConceptMemory(ModelIdentity("toy", "0"), toy.layout)
         adaptation = dense.start(None, nothing, dense.Training(), toy.device)

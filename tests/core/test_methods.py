@@ -13,6 +13,7 @@ from cns_core.method import Factored
 from cns_core.methods import METHODS
 from cns_core.refine import Refining
 from cns_core.settings import TrainSettings, check, described
+from cns_core.staged import Stage
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData
 from cns_core.weight_scopes import EVERYTHING, state_dict_key, weights_in
 from cns_core.within import start as begin
@@ -35,7 +36,7 @@ def method(request):
 def learner(toy, toy_material, method):
     """Starts learning one more concept by the method, on top of a memory."""
 
-    def start(memory=None, resume=None, seed=0, steps=6, refining=None):
+    def start(memory=None, resume=None, seed=0, steps=6, refining=None, before=None):
         memory = refining.others if refining else memory or ConceptMemory(BASE, toy.layout)
         material = toy_material(toy, ["a photo of word1", "the word1"], 6, memory)
         known = described(method.Selection)
@@ -47,7 +48,9 @@ def learner(toy, toy_material, method):
         g = torch.Generator().manual_seed(seed + 1)
         image = LatentImage(torch.randn(2, 4, 4, generator=g), ("a photo of <new>",), ("a photo of word1",))
         train = TrainSettings(steps=steps, batch_size=2, token_lr=1e-2, seed=seed)
-        return ConceptTrainer(toy, TrainingData((image,)), adaptation, VECTORS, train, resume)
+        return ConceptTrainer(
+            toy, TrainingData((image,), before=before or {}), adaptation, VECTORS, train, resume
+        )
 
     return start
 
@@ -114,7 +117,7 @@ def test_the_model_is_bit_identical_afterwards(learner, toy):
 def test_a_function_that_may_be_taken_apart_is_the_sum_of_its_parts(learner, toy, two):
     trainer = learner(two)
     trainer.run()
-    functions = trainer.adaptation.weight_functions()
+    functions = trainer.weights.functions()
     parted = {name: function for name, function in functions.items() if isinstance(function, Factored)}
     weights = {n: p.detach() for n, p in toy.unet.named_parameters()}
     products = 0
@@ -125,7 +128,7 @@ def test_a_function_that_may_be_taken_apart_is_the_sum_of_its_parts(learner, toy
             products += 1
             rest = rest + factors[0] @ factors[1]
         torch.testing.assert_close(function(weight), rest)
-        with trainer.adaptation.disabled():
+        with trainer.weights.shown(Stage.UNTOUCHED):
             assert function.factors() is None and (function.rest is None or function.rest(weight) is weight)
     assert bool(products) == bool(parted)
 
@@ -159,13 +162,20 @@ def test_resuming_equals_never_stopping_bit_for_bit(learner, two, tmp_path):
     assert a.losses == b.losses and torch.equal(a.generator, b.generator)
 
 
-def test_switched_off_it_is_the_frozen_model(learner, toy, two):
-    trainer = learner(two)
+def test_each_stage_can_be_shown_after_training(learner, toy, two):
+    trainer = learner(two, before=two.changes())
     trainer.run()
-    plain = patched(toy, {})
-    with trainer.adaptation.disabled():
-        seen = patched(toy, trainer.adaptation.weight_functions())
-    assert all(torch.equal(seen[n], plain[n]) for n in plain)
+    plain, functions = patched(toy, {}), trainer.weights.functions()
+    now = patched(toy, trainer.adaptation.weight_functions())
+    with trainer.weights.shown(Stage.UNTOUCHED):
+        untouched = patched(toy, functions)
+    with trainer.weights.shown(Stage.BEFORE):
+        before = patched(toy, functions)
+    again = patched(toy, functions)
+    assert all(torch.equal(untouched[n], plain[n]) for n in plain)
+    assert all(torch.equal(again[n], now[n]) for n in plain)
+    for name, change in two.changes().items():
+        assert torch.equal(before[name], plain[name] + change.float()), name
 
 
 def test_it_starts_where_earlier_concepts_ended(learner, toy, two):

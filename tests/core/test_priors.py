@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cns_core.framing import Framing
-from cns_core.priors import PRIORS, ClassPool, NoisedBatch
+from cns_core.priors import PRIORS, KeptPool, NoisedBatch
 from cns_core.schedule import NoiseLevels
 from cns_core.settings import TrainSettings, described
 from cns_core.text_features import TextFeatures
@@ -13,15 +13,16 @@ PICTURES = torch.rand(2, 8, 8, 3)
 LEVELS = NoiseLevels(torch.linspace(0.99, 0.01, 10), "epsilon")
 
 OWN = [Framing((300, 400), (0, 7)), None]
-POOL = ClassPool(
-    torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 4, 2, 2), [Framing((i, i)) for i in (16, 17, 18)]
+POOL = KeptPool(
+    torch.arange(3.0).reshape(3, 1, 1, 1).expand(3, 4, 2, 2),
+    [Framing((i, i)) for i in (16, 17, 18)],
+    ["a photo of dog", "the <earlier>", "a photo of <earlier>"],
 )
 
 
 class Teacher:
     levels = LEVELS
-    class_prompt = "a photo of dog"
-    class_latents = {(2, 2): POOL}  # noqa: RUF012
+    kept = {(2, 2): POOL}  # noqa: RUF012
 
     def frozen_text(self, prompts):
         self.asked = list(prompts)
@@ -32,6 +33,10 @@ class Teacher:
     def untrained_prediction(self, z_t, t, text, framings):
         self.framed = framings
         return z_t + 7
+
+    def earlier_prediction(self, z_t, t, text, framings):
+        self.framed = framings
+        return z_t - 7
 
     def pick(self, below):
         assert below == 3
@@ -65,10 +70,19 @@ def test_class_images_are_noised_as_the_concepts_pictures_are(batch, name):
     z_t, target, _, framings = PRIORS[name].batch(batch, teacher)
     chosen = torch.full((2, 4, 2, 2), 2.0)
     assert torch.equal(z_t, LEVELS.add_noise(chosen, batch.noise, batch.t))
-    assert torch.equal(target, batch.noise) and teacher.asked == ["a photo of dog"] * 2
+    assert torch.equal(target, batch.noise) and teacher.asked == ["a photo of <earlier>"] * 2
     assert framings == [Framing((18, 18))] * 2
     with pytest.raises(ValueError, match=r"class images of latent sizes \[\(4, 2\)\]"):
         PRIORS[name].check_latents({(2, 2): POOL}, [(4, 2), (2, 2)])
+
+
+def test_replay_wants_what_the_stage_before_says_of_what_it_has_drawn(batch):
+    teacher = Teacher()
+    z_t, target, _, framings = PRIORS["replay"].batch(batch, teacher)
+    assert torch.equal(z_t, LEVELS.add_noise(torch.full((2, 4, 2, 2), 2.0), batch.noise, batch.t))
+    assert torch.equal(target, z_t - 7) and teacher.asked == ["a photo of <earlier>"] * 2
+    assert framings == teacher.framed == [Framing((18, 18))] * 2
+    assert [name for name, prior in PRIORS.items() if prior.asks_before] == ["replay"]
 
 
 def test_given_class_images_have_to_be_there_and_only_then():

@@ -12,7 +12,7 @@ from cns_core.memory import ConceptMemory
 from cns_core.methods.cns.adaptation import CnsAdaptation
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.methods.cns.settings import CnsTraining
-from cns_core.priors import ClassPool
+from cns_core.priors import KeptPool
 from cns_core.settings import TrainSettings
 from cns_core.training import ConceptTrainer, LatentImage, TrainingData, TrainingDivergedError
 
@@ -42,8 +42,9 @@ def data(sizes=((4, 4),), masks=False):
         for size in sizes
         for _ in range(2)
     )
-    pools = {size: ClassPool(torch.randn(3, 2, *size, generator=g), [None] * 3) for size in sizes}
-    return TrainingData(images, "a photo of word1", pools)
+    prompts = ["a photo of word1"] * 3
+    pools = {size: KeptPool(torch.randn(3, 2, *size, generator=g), [None] * 3, prompts) for size in sizes}
+    return TrainingData(images, pools)
 
 
 def neurons(toy, mask=None, **settings):
@@ -264,7 +265,7 @@ def test_buckets_never_mix_in_a_batch(toy):
 
 
 def test_missing_class_images_are_an_error_before_training(toy):
-    d = TrainingData(data().images, "a photo of word1", {})
+    d = TrainingData(data().images)
     with pytest.raises(ValueError, match="needs class images of latent sizes"):
         ConceptTrainer(toy, d, neurons(toy), VECTORS, settings(prior="drawn class images"))
 

@@ -164,6 +164,29 @@ def test_drawn_class_images_are_kept_and_used_again(comfy, train, dog, dog_neuro
     assert len(files) == 3 and [f.stat().st_ino for f in files[:2]] == stamps
 
 
+def test_replay_draws_the_class_and_each_earlier_concept_as_the_memory_has_them(
+    train, select, mug, dog_memory, monkeypatch, untouched
+):
+    from ComfyUI_CNS.cns_core.host import drawn_pictures
+
+    drawn, draw = [], drawn_pictures.draw
+
+    def watched(loaded, prompts, *rest):
+        drawn.append((prompts[0], bool(loaded.model.patches)))
+        return draw(loaded, prompts, *rest)
+
+    monkeypatch.setattr(drawn_pictures, "draw", watched)
+    neurons = select(mug, memory=dog_memory)[0]
+    settings = {"seed": 126, "steps": 2, "prior": "replay", "class_image_count": 4}
+    memory = train(mug, neurons, memory=dog_memory, **settings)[0]
+    asked, patched = zip(*drawn, strict=True)
+    assert [("<my-dog>" in prompt, "mug" in prompt) for prompt in asked] == [(False, True), (True, False)] * 2
+    assert all(patched), "they are drawn with the memory"
+    first, second = memory.concepts[-1].losses["prior"].tolist()
+    assert first == pytest.approx(0, abs=1e-9), "nothing has moved yet"
+    assert second > 0
+
+
 def test_given_class_images(train, dog, dog_neurons, untouched):
     pictures = torch.rand(2, 100, 70, 3)
     memory = train(dog, dog_neurons, seed=28, steps=1, prior="given class images", class_images=pictures)[0]

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ...checkpoint import check_alike
 from ...method import Earlier, ParameterGroup, WeightFunction
-from ..switch import Switchable
+from ..base import AdaptationBase
 from .change import AdapterChange
 from .forms import Form
 from .settings import AdapterTraining
 
 
-class AdapterAdaptation(Switchable):
+class AdapterAdaptation(AdaptationBase):
     """Only the adapters' parameters move.
 
     Attributes:
@@ -47,8 +47,6 @@ class AdapterAdaptation(Switchable):
         """`f(W) -> W + earlier + scale * up @ down`, the sum itself taken in float32."""
 
         def add(weight: Tensor) -> Tensor:
-            if not self.enabled:
-                return weight
             summed = weight.float().reshape(len(weight), -1)
             if (earlier := self._earlier.get(name)) is not None:
                 summed = summed + earlier

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ...checkpoint import check_alike
 from ...method import Earlier, ParameterGroup, WeightFunction
-from ..switch import Switchable
+from ..base import AdaptationBase
 from .change import CnsChange
 from .masks import NeuronMask
 from .settings import CnsTraining
 
 
-class CnsAdaptation(Switchable):
+class CnsAdaptation(AdaptationBase):
     """The neurons of one concept during training.
 
     Args:
@@ -75,8 +75,6 @@ class CnsAdaptation(Switchable):
         """`f(W) -> W + delta`, the sum itself taken in float32."""
 
         def add_delta(weight: Tensor) -> Tensor:
-            if not self.enabled:
-                return weight
             earlier, values, positions = self._earlier.get(name), self._parts[name], self._positions[name]
             summed: Tensor = _Sum.apply(weight, earlier, values, positions)  # type: ignore[no-untyped-call]
             return summed

@@ -18,7 +18,7 @@ from ...method import TOKEN, Earlier, ParameterGroup, Probe, WeightFunction
 from ...moments import second_moment
 from ...protected import Protected
 from ...text_features import counted_tokens
-from ..switch import Switchable
+from ..base import AdaptationBase
 from .change import DirectionsChange
 from .find import Directions, guarded_directions
 from .settings import BOTH, KEYS, DirectionsTraining
@@ -26,7 +26,7 @@ from .settings import BOTH, KEYS, DirectionsTraining
 _GROUP = "directions"
 
 
-class DirectionsAdaptation(Switchable):
+class DirectionsAdaptation(AdaptationBase):
     """`W_t = W_{t-1} + A U^T`.
 
     Attributes:
@@ -68,12 +68,12 @@ class DirectionsAdaptation(Switchable):
         return {name: _Along(self, name) for name in {**self._earlier, **dict.fromkeys(self._learning)}}
 
     def earlier(self, name: str) -> Tensor | None:
-        """What earlier concepts have left in a projection; None for nothing, and while switched off."""
-        return self._earlier.get(name) if self.enabled else None
+        """What earlier concepts have left in a projection; None for nothing."""
+        return self._earlier.get(name)
 
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
         """A `(rows, directions)` and U^T of a projection, as they stand; None while they move nothing."""
-        if not self.enabled or name not in self._parts:
+        if name not in self._parts:
             return None
         return self._parts[name], self._down
 

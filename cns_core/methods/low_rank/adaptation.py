@@ -11,11 +11,11 @@ from torch import Tensor
 from ...checkpoint import check_alike
 from ...method import Change, Earlier, ParameterGroup, WeightFunction
 from ...projections import ProjectionLayout
-from ..switch import Switchable
+from ..base import AdaptationBase
 from .change import LowRankChange
 
 
-class LowRankAdaptation(Switchable):
+class LowRankAdaptation(AdaptationBase):
     """Only the factors move.
 
     Args:
@@ -64,8 +64,6 @@ class LowRankAdaptation(Switchable):
         """`f(W) -> W + earlier + U D`, the sum itself taken in float32."""
 
         def add(weight: Tensor) -> Tensor:
-            if not self.enabled:
-                return weight
             earlier = self._earlier.get(name)
             before = weight.float() if earlier is None else weight.float() + earlier
             return self._on(name, before).to(weight.dtype)

@@ -93,7 +93,7 @@ class LargestAdaptation(LowRankAdaptation):
         summed = super()._weight_function(name)
 
         def add(weight: Tensor) -> Tensor:
-            merged = self._merged.get(name) if self.enabled else None
+            merged = self._merged.get(name)
             return summed(weight) if merged is None else (weight.float() + merged).to(weight.dtype)
 
         return add

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ...checkpoint import check_alike
 from ...method import Earlier, ParameterGroup, Probe, Taught, WeightFunction
-from ..switch import Switchable
+from ..base import AdaptationBase
 from .change import PerfusionChange
 from .metric import answer_direction
 from .places import Places, places_of
 from .settings import PerfusionTraining
 
 
-class PerfusionAdaptation(Switchable):
+class PerfusionAdaptation(AdaptationBase):
     """`W_t = W_{t-1} + up g`, where g answers to i* with 1, and up = o* - W_{t-1} i*:
 
         of keys    W_0 (c* - i*) - (W_{t-1} - W_0) i*      o* = W_0 c*: locked to the class word's key
@@ -67,7 +67,7 @@ class PerfusionAdaptation(Switchable):
     def _weight_function(self, name: str) -> WeightFunction:
         def edit(weight: Tensor) -> Tensor:
             earlier = self._earlier.get(name)
-            if not self.enabled or (earlier is None and self.target is None):
+            if earlier is None and self.target is None:
                 return weight
             summed = weight.float() if earlier is None else weight.float() + earlier
             if self.target is not None:
