@@ -17,12 +17,14 @@ from cns_core.captions import CaptionRule
 from cns_core.concept import Concept
 from cns_core.evaluation.clip_scores import ClipScorer
 from cns_core.host.draw import Sampling, draw
+from cns_core.host.join import join_memories
 from cns_core.host.latents import encode_pixels
 from cns_core.host.learn import Lesson, learn
 from cns_core.host.personalize import personalize
 from cns_core.host.prepare import prepare
 from cns_core.host.types import Loaded
 from cns_core.images import Bucketing, images_from_files
+from cns_core.joining import JOININGS
 from cns_core.mask_code import deflated
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.method import Method
@@ -30,6 +32,7 @@ from cns_core.settings import TrainSettings
 from devtools.concept_folders import ConceptFolder
 from small_base.comfyui_nodes import load_small_base
 
+from ..speed.memory import PeakMemory
 from .fixed_noise import PAIRS, FixedNoise
 from .judge import Judge
 from .prompts import base_prompts, plain_prompts, prompts_for
@@ -99,7 +102,8 @@ class Bench:
         lesson = Lesson(
             loaded, concept, plan, memory, settings=train, method_settings=chosen.training(wanted)
         )
-        learned = learn(lesson).memory
+        with PeakMemory() as peak:
+            learned = learn(lesson).memory
         sizes = {name: out * width for name, (out, width), _ in plan.prepared.layout.slices()}
         moving = sum(share * sizes[name] for name, share in plan.prepared.moving().items())
         return learned, {
@@ -107,8 +111,24 @@ class Bench:
             "share_of_kv": moving / learned.layout.total,
             "selection_s": round(prepared, 1),
             "training_s": round(time.perf_counter() - begin - prepared, 1),
+            "peak_mb": round(peak.megabytes),
             "bytes": size_of(learned.concepts[-1]),
         }
+
+    def join(self, memories: Sequence[ConceptMemory], rule: str) -> tuple[ConceptMemory, dict[str, float]]:
+        """One memory of concepts that were each learned alone, and how long it took."""
+        begin, joining = time.perf_counter(), JOININGS[rule]
+        with PeakMemory() as peak:
+            joined, _ = join_memories(
+                self.loaded.model,
+                self.loaded.clip,
+                memories,
+                joining,
+                joining.Settings(),
+                lambda done, total: None,
+            )
+        took = round(time.perf_counter() - begin, 1)
+        return joined.memory, {"joining_s": took, "peak_mb": round(peak.megabytes)}
 
     def look(self, memory: ConceptMemory, folders: Sequence[ConceptFolder]) -> dict[str, Any]:
         """The fit and the class drift of each concept by name, what its fit was under the class word, and the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,18 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
     """Per method what is learned, what is left of it, and what became of everything else; of each figure the
     mean over the runs, and the lowest and highest run.
     """
-    lines = ["| method | runs | fit when learned | fit at the end | its rise | drift | class drift |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = [
+        "| method | runs | fit when learned | fit at the end | its rise | of the way | drift | class drift |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    best = best_fits(results)
     scored = [
         "| method | runs | score when learned | at the end | lost by earlier ones | lost by the first |"
     ]
     scored.append("|---|---|---|---|---|---|")
     for method in dict.fromkeys(r["method"] for r in results):
         mine = [r["stages"] for r in results if r["method"] == method]
-        lines.append(_row(method, mine, fits, ".4f"))
+        lines.append(_row(method, mine, lambda stages: _with_way(stages, best), ".4f"))
         drawn = [stages for stages in mine if stages[-1]["scores"]]
         if drawn:
             scored.append(_row(method, drawn, _scores, ".3f"))
@@ -67,6 +70,55 @@ def _spread(values: Sequence[float], digits: str) -> str:
     return f"{statistics.mean(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
 
 
+def costs(results: Sequence[dict[str, Any]]) -> str:
+    """Per method what a concept costs: what may move, what is kept of it, time and memory; and what joining
+    costs where concepts are learned apart. Of each the mean over concepts.
+    """
+    lines = [
+        "| method | concepts | K/V moving | bytes kept | preparing, s | training, s | peak MB | joining, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(r["method"] for r in results):
+        stages = [stage for r in results if r["method"] == method for stage in r["stages"]]
+        learned = [stage for stage in stages if "learned" in stage and "bytes" in stage]
+        if not learned:
+            continue
+        names = ("share_of_kv", "bytes", "selection_s", "training_s", "peak_mb")
+        formats = (".2%", ",.0f", ".1f", ".0f", ".0f")
+        cells = [_mean([s[n] for s in learned if n in s], f) for n, f in zip(names, formats, strict=True)]
+        cells.append(_mean([stage["joining_s"] for stage in stages if "joining_s" in stage], ".1f"))
+        lines.append(f"| {method} | {len(learned)} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _mean(values: Sequence[float], digits: str) -> str:
+    return f"{statistics.mean(values):{digits}}" if values else ""
+
+
+def best_fits(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The least error that any run has reached on each concept."""
+    best: dict[str, float] = {}
+    for stage in (stage for record in results for stage in record["stages"]):
+        for name, fit in stage["fit"].items():
+            best[name] = min(fit, best.get(name, math.inf))
+    return best
+
+
+def way(stages: Sequence[dict[str, Any]], best: Mapping[str, float]) -> float:
+    """How far along the way from the class word's error (0) to the best (1) the concepts of a run are at its
+    end, on average; NaN where the class word's was not measured.
+    """
+    last = stages[-1]
+    if not (begin := last.get("fit_of_class_word")):
+        return math.nan
+    return statistics.mean((begin[n] - fit) / (begin[n] - best[n]) for n, fit in last["fit"].items())
+
+
+def _with_way(stages: list[dict[str, Any]], best: Mapping[str, float]) -> tuple[float, ...]:
+    learned, end, rise, *drifts = fits(stages)
+    return learned, end, rise, way(stages, best), *drifts
+
+
 def fits(stages: list[dict[str, Any]]) -> tuple[float, ...]:
     """Of one run: the fit when learned, at the end, its mean rise for earlier ones; drift and class drift."""
     last = stages[-1]
@@ -91,7 +143,12 @@ def _scores(stages: list[dict[str, Any]]) -> tuple[float, ...]:
 
 
 def _matrix(measure: str, stages: list[dict[str, Any]], by_stage: list[dict[str, float]]) -> ScoreMatrix:
-    return ScoreMatrix.of_stages(measure, [stage["learned"] for stage in stages], by_stage)
+    return ScoreMatrix.of_stages(measure, learned_by(stages), by_stage)
+
+
+def learned_by(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """The concepts in the order in which they were learned: a stage that joins them has none of its own."""
+    return [stage["learned"] for stage in stages if "learned" in stage]
 
 
 def set_prompts(records: Sequence[dict[str, Any]]) -> str:
@@ -169,9 +226,10 @@ def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) 
         if given:
             sheets[f"alone-{method}"] = given_and_learned(kept, given, method, 1)
         for record in mine:
-            names = [stage["learned"] for stage in record["stages"]]
+            names = learned_by(record["stages"])
             stream = f"{names[0]}-to-{names[-1]}-{method}"
-            if record not in alone and record["draw"] == "at the end":
+            joined = len(names) < len(record["stages"])
+            if record not in alone and (joined or record["draw"] == "at the end"):
                 given = [(n, images / folder) for n, folder in zip(names, record["stream"], strict=True)]
                 sheets[stream] = given_and_learned(kept, given, method, len(names))
             elif record not in alone:
@@ -205,7 +263,8 @@ def write_method_sheet(records: Sequence[dict[str, Any]], output: Path) -> Path:
 
 def _pictures_are_in(kept: Path, record: dict[str, Any]) -> bool:
     return record["draw"] != "never" and all(
-        (kept / kept_name(concept, record["method"], record["seed"], count)).is_file()
+        (kept / kept_name(concept, record["method"], record["seed"], min(count, concepts))).is_file()
+        for concepts in [len(learned_by(record["stages"]))]
         for count, stage in enumerate(record["stages"], start=1)
         for concept in stage["scores"]
     )

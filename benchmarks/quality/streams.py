@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from devtools.concept_folders import ConceptFolder, read_concepts
@@ -42,23 +42,56 @@ def stream_job(
 
 def learned(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:
     """Learn the concepts of one job in order, and look at all learned so far after each."""
-    memory, stages = None, []
     folders = read_concepts(SHIPPED_CONCEPTS, values["stream"])
-    method, seed = values["method"], values["seed"]
+    joined = VARIANTS[values["method"]].joined
+    stages = _apart(bench, values, folders, joined) if joined else _one_after_another(bench, values, folders)
+    found: list[dict[str, Any]] = []
+    last: ConceptMemory | None = None
+    for last, stage in stages:  # noqa: B007 - what is wanted is the last one
+        found.append(stage)
+        _tell(values["method"], values["seed"], stage)
+    if last is None or "prompts_of" not in values:
+        return {"stages": found}
+    return {"stages": found, "set_prompts": set_prompts(bench, last, values["prompts_of"], values["seed"])}
+
+
+Stages = Iterator[tuple["ConceptMemory", dict[str, Any]]]
+
+
+def _one_after_another(bench: Bench, values: Mapping[str, Any], folders: Sequence[ConceptFolder]) -> Stages:
+    memory: ConceptMemory | None = None
     for index, folder in enumerate(folders):
-        memory, facts = bench.learn(bench.concept(folder), memory, method, seed, values)
+        memory, facts = bench.learn(bench.concept(folder), memory, values["method"], values["seed"], values)
         so_far, last = folders[: index + 1], index + 1 == len(folders)
-        seen = bench.look(memory, so_far)
         drawn = so_far if values["draw"] == EACH or (last and values["draw"] == AT_THE_END) else []
-        scores = {}
-        for one in drawn:
-            others = [other for other in so_far if other is not one and other.kind == one.kind]
-            scores[one.name] = bench.score(one, memory, method, seed, others)
-        stages.append({"learned": folder.name, **facts, **seen, "scores": scores})
-        _tell(method, seed, stages[-1])
-    if memory is None or "prompts_of" not in values:
-        return {"stages": stages}
-    return {"stages": stages, "set_prompts": set_prompts(bench, memory, values["prompts_of"], seed)}
+        yield memory, {"learned": folder.name, **facts, **_looked_at(bench, values, memory, so_far, drawn)}
+
+
+def _apart(bench: Bench, values: Mapping[str, Any], folders: Sequence[ConceptFolder], rule: str) -> Stages:
+    """A stage for each concept, learned alone, and one of all of them joined, which learns nothing more."""
+    memories = []
+    for folder in folders:
+        memory, facts = bench.learn(bench.concept(folder), None, values["method"], values["seed"], values)
+        memories.append(memory)
+        yield memory, {"learned": folder.name, **facts, **_looked_at(bench, values, memory, [folder], [])}
+    joined, facts = bench.join(memories, rule)
+    drawn = [] if values["draw"] == NEVER else list(folders)
+    yield joined, {**facts, **_looked_at(bench, values, joined, folders, drawn)}
+
+
+def _looked_at(
+    bench: Bench,
+    values: Mapping[str, Any],
+    memory: ConceptMemory,
+    folders: Sequence[ConceptFolder],
+    drawn: Sequence[ConceptFolder],
+) -> dict[str, Any]:
+    """What is measured of these concepts, some of them by drawing."""
+    scores = {}
+    for one in drawn:
+        others = [other for other in folders if other is not one and other.kind == one.kind]
+        scores[one.name] = bench.score(one, memory, values["method"], values["seed"], others)
+    return {**bench.look(memory, folders), "scores": scores}
 
 
 def set_prompts(bench: Bench, memory: ConceptMemory, number: int, seed: int) -> dict[str, Any]:
@@ -93,7 +126,7 @@ def _tell(method: str, seed: int, stage: Mapping[str, Any]) -> None:
     fits = ", ".join(f"{name} {fit:.4f}" for name, fit in stage["fit"].items())
     shown = ", ".join(f"{score['score']:.2f}" for score in stage["scores"].values()) or "not drawn"
     print(
-        f"[learning] {method}, seed {seed}, after {stage['learned']}: fit {fits}; "
+        f"[learning] {method}, seed {seed}, after {stage.get('learned', 'joining')}: fit {fits}; "
         f"drift {stage['drift']:.4f}; scores {shown}",
         flush=True,
     )

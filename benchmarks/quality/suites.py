@@ -36,6 +36,8 @@ COMPARED = (
     "low-rank merged",
     "lora",
     "orthogonal adaptation",
+    "custom diffusion",
+    "mix-of-show",
     "token alone",
 )
 ORDERS = 3  # of the first set, besides its own

@@ -9,6 +9,7 @@ from typing import Any
 from cns_core.method import Method
 from cns_core.methods import METHODS
 from cns_core.settings import TrainSettings, described
+from cns_core.weight_scopes import KEYS_AND_VALUES
 
 # Name, default, what it says: of training, of selecting and of the methods, see their settings.
 SETTINGS: tuple[tuple[str, Any, str], ...] = (
@@ -31,10 +32,15 @@ SETTINGS: tuple[tuple[str, Any, str], ...] = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A method, and settings that are its own, whatever else is asked for."""
+    """A method, and settings that are its own, whatever else is asked for.
+
+    joined: the rule (`cns_core/joining`) by which concepts that were each learned alone become one memory;
+    empty where they are learned one after another.
+    """
 
     method: Method
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    joined: str = ""
 
     def settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `wanted` that decide what this variant learns, and its own in their place."""
@@ -72,11 +78,15 @@ ON_SMALL_BASE: dict[str, dict[str, Any]] = {
     "cones": {"budget_percent": 0.3},
 }
 
+_ON_KV = {"weights": KEYS_AND_VALUES}
 _WITHOUT_L_REG = {"keep_earlier": 0.0, "keep_base": 0.0}
 
 VARIANTS: dict[str, Variant] = {
     **{name: Variant(method, ON_SMALL_BASE.get(name, {})) for name, method in METHODS.items()},
     **{f"{name} without L_reg": Variant(METHODS[name], _WITHOUT_L_REG) for name in ("cns", "random entries")},
     "boft": Variant(METHODS["oft"], {**ON_SMALL_BASE["oft"], "blocks": 16, "factors": 4}),
+    # As their papers have it, but for what docs/methods.md says.
+    "mix-of-show": Variant(METHODS["lora"], {**ON_SMALL_BASE["lora"], **_ON_KV}, "gradient fusion"),
+    "custom diffusion": Variant(METHODS["all K/V"], {}, "closed form"),
     "cns by contrast": Variant(METHODS["cns"], {"score": "contrastive", "general_share": 0.6}),
 }

@@ -88,14 +88,14 @@ class ScoreMatrix:
     ) -> ScoreMatrix:
         """From what was measured stage by stage.
 
-        learned: the concept that each stage has learned.
+        learned: the concepts that the stages have learned, one each; stages after them learn none.
         scores: of each stage, by concept; one that is missing was not measured then.
         """
         concepts = (
             ConceptScores(name, t, tuple(stage.get(name, math.nan) for stage in scores[t - 1 :]))
             for t, name in enumerate(learned, start=1)
         )
-        return cls(measure, len(learned), tuple(concepts))
+        return cls(measure, len(scores), tuple(concepts))
 
     def average(self) -> float:
         """Final average: mean_t R[t,T]."""

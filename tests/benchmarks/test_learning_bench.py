@@ -24,6 +24,7 @@ def stage(learned: str, **scores: float) -> dict[str, Any]:
     return {
         "learned": learned,
         "fit": {name: 1 - score for name, score in scores.items()},
+        "fit_of_class_word": dict.fromkeys(scores, 1.0),
         "drift": 0.25,
         "class_drift": dict.fromkeys(scores, 0.5),
         "scores": {name: {"score": score} for name, score in scores.items()},
@@ -70,6 +71,8 @@ def test_the_summary_tells_learning_from_forgetting() -> None:
         "0.1667 (0.1333 to 0.2000)",
         "0.2500 (0.2000 to 0.3000)",
         "0.1250 (0.1000 to 0.1500)",
+        # Of the way to errors of 0, 0.1 and 0.3: (0.6/1 + 0.8/0.9 + 0.7/0.7) / 3, (0.9/1 + 0.8/0.9 + 1) / 3
+        "0.8796 (0.8296 to 0.9296)",
         "0.2500 (0.2500 to 0.2500)",
         "0.5000 (0.5000 to 0.5000)",
     ]
@@ -81,6 +84,21 @@ def test_a_stream_that_is_drawn_at_the_end_has_no_score_of_before() -> None:
     assert rows[-1].startswith("| cns | 1 | not measured | 0.600")
     never = [{**one, "scores": {}} for one in stages]
     assert "score" not in report.summary([{"method": "cns", "stream": ["a", "b"], "stages": never}])
+
+
+def test_concepts_that_were_learned_apart_are_joined_in_a_stage_of_its_own() -> None:
+    joined = {**stage("", a=0.7, b=0.8), "joining_s": 12.0}
+    del joined["learned"]
+    costs = {"share_of_kv": 0.5, "bytes": 2000, "selection_s": 0.5, "training_s": 30.0, "peak_mb": 100}
+    stages = [{**stage("a", a=0.9), "bytes": 1, **costs}, {**stage("b", b=0.9), **costs}, joined]
+    record = {"method": "mix-of-show", "stream": ["a", "b"], "stages": stages}
+    fits, scores = (row for row in report.summary([record]).splitlines() if row.startswith("| mix"))
+    assert fits.startswith(
+        "| mix-of-show | 1 | 0.1000 (0.1000 to 0.1000) | 0.2500 (0.2500 to 0.2500) | 0.1500"
+    )
+    assert scores.endswith("| 0.150 (0.150 to 0.150) | 0.200 (0.200 to 0.200) |")
+    row = "| mix-of-show | 2 | 50.00% | 2,000 | 0.5 | 30 | 100 | 12.0 |"
+    assert report.costs([record]).splitlines()[-1] == row
 
 
 def test_what_is_learned_in_which_order() -> None:

@@ -263,7 +263,14 @@ def test_the_page_of_results_tells_what_is_recorded_and_what_is_missing(tmp_path
         records.add(job, {"stages": stages((0.9,), (left, 0.8))})
     of_steps = [job for job in SUITES["sweep"](asked(methods=("cns",))) if job.values["steps"] == 300]
     records.add(of_steps[0], {"stages": stages((), ())})
-    page = results.written([output])
+    written = tmp_path / "results.md"
+    assert results.main(["--records", str(output), "--output", str(written)]) == 0
+    page = written.read_text()
+    assert "](images/results_paper_first.png)" not in page, "one stage is no curve"
+    plot = tmp_path / "images" / "results_forgetting_first.png"
+    assert f"](images/{plot.name})" in page
+    with Image.open(plot) as picture:
+        assert picture.width > 600
     assert "| cns | 1 | 50.00 / 50.00 | 70.00 / 50.00 | 74.88 / 76.95 | 67.21 / 79.22 |" in page
     assert "| cns | 2 | 0.90 (0.90 to 0.90) | 0.60 (0.50 to 0.70) |" in page
     assert "| cns | steps | 300 | 1 | 0.1250 | 0.0000 | 0.2500 | 0.5000 |" in page
