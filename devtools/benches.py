@@ -10,6 +10,7 @@ SUITES = (
     "alike",
     "forgetting",
     "overlap",
+    "entries",
     "ablation",
     "sweep",
     "methods",

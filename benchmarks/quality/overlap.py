@@ -37,15 +37,15 @@ PROMPTS: tuple[tuple[str, str], ...] = (
     ("dog", "a photo of the {} on a beach"),
 )
 _TOKEN = "<probe>"
+# The settings that decide which entries CNS chooses, besides the score and the tokens that count.
+SELECTED_BY = ("select_by", "budget_percent", "top_percent", "calibration_prompts", "general_share")
 
 
 def overlap_job(settings: Mapping[str, Any], score: str, tokens: str, **more: Any) -> Job:
     """By one score of CNS (Eq. 3 and others), with these tokens of a prompt counted."""
     chosen = VARIANTS["cns"].settings(settings) | {"score": score, "tokens": tokens}
-    known = ("select_by", "budget_percent", "top_percent", "calibration_prompts", "general_share")
-    return Job(
-        OVERLAP, {**{n: chosen[n] for n in known if n in chosen}, "score": score, "tokens": tokens, **more}
-    )
+    own = {name: chosen[name] for name in SELECTED_BY if name in chosen}
+    return Job(OVERLAP, {**own, "score": score, "tokens": tokens, **more})
 
 
 def overlap(bench: Bench, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cns_core.methods import METHODS
 from cns_core.settings import described
 from devtools.paths import ROOT
 
-from . import report, unlearn
+from . import entries, report, unlearn
 from .jobs import Record, Records
 from .plots import plot_first, plot_trade
 from .suites import SUITES, SWEEPS, Asked, methods_of
@@ -208,6 +208,7 @@ _SECTIONS: dict[str, tuple[str, Tables]] = {
     "ablation": ("Four streams of four (Table 2, and methods besides)", _alike),
     "forgetting": ("The first concept as more are learned (Fig. 5)", _forgetting),
     "overlap": ("Concept neurons of eleven prompts (Fig. 7)", _overlap),
+    "entries": ("Entries or directions", lambda records: [entries.table(records)]),
     "long": ("All twenty in one stream", _alike),
     "order": ("Other orders of the first set", _alike),
     "alike": ("Concepts that are easily taken for each other", _alike),

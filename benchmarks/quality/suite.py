@@ -21,8 +21,9 @@ from typing import Any
 
 from devtools.paths import ROOT
 
-from . import unlearn
+from . import entries, unlearn
 from .jobs import Job, Record, Records, done_here
+from .overlap import OVERLAP
 from .report import write_method_sheet
 from .suites import SUITES, Asked, check_methods, given_settings
 from .variants import SETTINGS
@@ -78,9 +79,14 @@ def told(records: Sequence[Record]) -> str:
 
     streams = [record for record in records if "stages" in record]
     parts = [summary(streams)] if streams else []
-    parts += [set_prompts(streams), confusion(streams), overlaps([r for r in records if "iou" in r])]
-    parts += [unlearn.table([r for r in records if "paraphrases" in r])]
+    parts += [set_prompts(streams), confusion(streams), overlaps(_of_kind(records, OVERLAP))]
+    parts += [entries.table(_of_kind(records, entries.ENTRIES))]
+    parts += [unlearn.table(_of_kind(records, unlearn.UNLEARN))]
     return "\n\n".join(filter(None, parts))
+
+
+def _of_kind(records: Sequence[Record], kind: str) -> list[Record]:
+    return [record for record in records if record.get("kind") == kind]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from cns_core.methods import METHODS
 from cns_core.methods.cns.scores import SCORES
 from cns_core.text_features import TOKEN_CHOICES
 
+from .entries import entries_job
 from .jobs import Job
 from .overlap import overlap_job
 from .streams import AT_THE_END, EACH, FOURS, NEVER, every_concept, folders_of_set, stream_job
@@ -150,6 +151,12 @@ def overlap(asked: Asked) -> list[Job]:
     ]
 
 
+def entries(asked: Asked) -> list[Job]:
+    """How well single entries of K/V tell concepts from everything else, beside directions."""
+    streams = [FOURS[0][:1]] if asked.quick else FOURS
+    return [entries_job(stream, asked.settings, **BASE) for stream in streams]
+
+
 def sweep(asked: Asked) -> list[Job]:
     """One setting at a time, on the first stream of four, without drawing."""
     found = []
@@ -182,7 +189,7 @@ def unlearn(asked: Asked) -> list[Job]:
 
 SUITES: dict[str, Callable[[Asked], list[Job]]] = {
     suite.__name__: suite
-    for suite in (paper, long, order, alike, forgetting, overlap, ablation, sweep, methods, unlearn)
+    for suite in (paper, long, order, alike, forgetting, overlap, entries, ablation, sweep, methods, unlearn)
 }
 
 

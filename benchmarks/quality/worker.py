@@ -20,7 +20,8 @@ BASE = {"resolution": RESOLUTION, "cfg": CFG}
 
 
 class Worker:
-    """kinds of jobs: `learn` (`streams.py`), `overlap` (`overlap.py`), `unlearn` (`unlearn.py`).
+    """kinds of jobs: `learn` (`streams.py`), `overlap` (`overlap.py`), `entries`
+    (`entries.py`), `unlearn` (`unlearn.py`).
 
     Args:
         output: the file of the records; what is drawn lies in the folder beside it.
@@ -43,6 +44,7 @@ class Worker:
     def __call__(self, job: Job) -> Mapping[str, Any]:
         import torch
 
+        from .entries import ENTRIES, entries
         from .overlap import overlap
         from .streams import learned
         from .unlearn import UNLEARN, unlearned
@@ -50,6 +52,7 @@ class Worker:
         kinds: dict[str, Callable[[Bench, Mapping[str, Any]], dict[str, Any]]] = {
             LEARN: learned,
             "overlap": overlap,
+            ENTRIES: entries,
             UNLEARN: unlearned,
         }
         with torch.inference_mode():  # as the host runs nodes

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import report, results, suite, unlearn
+from benchmarks.quality import entries, report, results, suite, unlearn
 from benchmarks.quality.jobs import Job, Records, done_here
 from benchmarks.quality.judge import Judge, fidelity
 from benchmarks.quality.overlap import PROMPTS
@@ -81,6 +81,25 @@ def test_a_word_is_erased_in_each_way_and_before_any() -> None:
     assert all(one["word"] == "zebra" for one in (untouched, by_uce, by_esd))
     assert by_esd["keep"] == ["cow"] and by_esd["settings"]["guard"] == 0 and by_esd["settings"]["steps"] == 7
     assert "steps" not in by_uce["settings"], "it does not train"
+
+
+def test_a_direction_may_be_a_concepts_own_where_no_column_is() -> None:
+    """Two columns that say the same of both, but in opposite phase of the concept."""
+    own = torch.tensor([[1.0, -0.99, 0.0], [-0.99, 1.0, 0.0], [0.0, 0.0, 0.5]], dtype=torch.float64)
+    protected = torch.tensor([[1.0, 0.99, 0.0], [0.99, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    assert entries.best_gain(own, protected, torch.tensor([0])) == pytest.approx(1)
+    assert entries.best_gain(own, protected, torch.tensor([0, 2])) == pytest.approx(1)
+    assert entries.best_gain(own, protected, torch.tensor([0, 1])) == pytest.approx(1.99 / 0.01)
+    gains = entries._gains(own, protected, [torch.tensor([True, True, False]), torch.tensor([True] * 3)])
+    assert gains["columns"] == [0.5, 1.0, 1.0] and gains["direction"] == pytest.approx(199)
+    assert gains["mask"]["cns"] == pytest.approx(4.5 / 5) and gains["best_in_columns"]["cns"] > 198
+    record = {"concepts": {"my-panda": gains}, "stream": ["panda"], "iou": 0.5, "iou_of_rows": 0.75}
+    *_, row, _, told = entries.table([{**record, "by_chance": 0.25}]).splitlines()
+    assert row.startswith("| my-panda | 0.50 / 1.00 / 1.00 | 0.90 | ") and row.endswith(" | 199.0 |")
+    assert told.endswith(
+        "IoU of 0.50, the columns of two rows of one projection 0.75; at random both would have 0.25."
+    )
+    assert entries.table([]) == ""
 
 
 def test_what_an_erasure_did_is_a_row() -> None:
