@@ -1,7 +1,7 @@
 """`dev.py bench results`: docs/results.md, from the records of the suites.
 
     python3 dev.py bench results                             from docs/*.jsonl
-    python3 dev.py bench results --records a.jsonl b.jsonl --output results.md
+    python3 dev.py bench results --records a.jsonl b.jsonl --output results.md      and README left as it is
 
 Of each suite what is recorded so far, with the number of runs and their spread; the paper's printed figures
 beside ours where it has any. What is not recorded is said to be missing, with the command that makes it.
@@ -25,6 +25,8 @@ from .plots import plot_first, plot_trade
 from .suites import SUITES, SWEEPS, Asked, methods_of
 from .variants import SETTINGS
 
+PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
+_BEGIN, _END = "<!-- made by dev.py bench results -->", "<!-- end -->"
 _SEEDS = 10  # looked for
 # Table 1 of the paper, on SD 1.5: single CLIP-I and CLIP-T, then of several concepts in one picture.
 PRINTED: Mapping[str, tuple[float, float, float, float]] = {
@@ -59,20 +61,56 @@ def main(words: Sequence[str] | None = None) -> int:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="dev.py bench results", description=__doc__, formatter_class=layout)
     parser.add_argument("--records", nargs="+", type=Path, help="default: learning.jsonl and others in docs/")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument("--output", type=Path, default=PAGE)
     options = parser.parse_args(words)
-    files = options.records or sorted((ROOT / "docs").glob("*.jsonl"))
+    files = options.records or recorded()
     write(files, options.output)
     print(options.output)
+    if options.output == PAGE:
+        README.write_text(with_table(README.read_text(encoding="utf-8"), files), encoding="utf-8")
+        print(README)
     return 0
+
+
+def recorded() -> list[Path]:
+    """The files of records that come with the pack."""
+    return sorted((ROOT / "docs").glob("*.jsonl"))
+
+
+def with_table(readme: str, files: Sequence[Path]) -> str:
+    """README with its table of methods as the records have it, between its two marks."""
+    before, _, rest = readme.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    found, _, _ = _of_suite("ablation", _read(files))
+    return f"{before}{_BEGIN}\n{_short_table(found)}\n{_END}{after}"
+
+
+def _short_table(records: Sequence[Record]) -> str:
+    """What is learned, forgotten and moved, method by method, the best first."""
+    best = report.best_fits(records)
+    rows = []
+    for method in dict.fromkeys(record["method"] for record in records):
+        runs = [record["stages"] for record in records if record["method"] == method]
+        learned = statistics.mean(report.way(stages, best) for stages in runs)
+        ends = [report.fits(stages) for stages in runs]
+        lost = max(0.0, statistics.mean(rise for _, _, rise, _, _ in ends))
+        drift = statistics.mean(drift for _, _, _, drift, _ in ends)
+        rows.append((learned, f"| {method} | {learned:.0%} | {lost:.3f} | {drift:.3f} | {len(runs)} |"))
+    lines = ["| method | learned, of what any reached | forgotten | change elsewhere | runs |"]
+    lines.append("|---|---|---|---|---|")
+    return "\n".join([*lines, *(row for _, row in sorted(rows, reverse=True))])
+
+
+def _read(files: Sequence[Path]) -> list[Records]:
+    """ValueError for a file with a line that is no record."""
+    return [Records(path, {name: default for name, default, _ in SETTINGS}) for path in files]
 
 
 def write(files: Sequence[Path], output: Path) -> None:
     """The whole page, and its plots in `images/` beside it. ValueError for a file with a line that is no
     record.
     """
-    known = [Records(path, {name: default for name, default, _ in SETTINGS}) for path in files]
-    parts = [_INTRODUCTION]
+    known, parts = _read(files), [_INTRODUCTION]
     for name, (title, tables) in _SECTIONS.items():
         found, done, wanted = _of_suite(name, known)
         told = "\n\n".join(filter(None, [*_plotted(name, title, found, output), *tables(found)]))

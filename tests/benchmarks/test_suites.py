@@ -250,6 +250,12 @@ def test_tables() -> None:
     assert report.set_prompts([]) == report.overlaps([]) == ""
 
 
+def test_readme_has_the_table_of_its_records() -> None:
+    readme = results.README.read_text(encoding="utf-8")
+    assert results.with_table(readme, results.recorded()) == readme, "run: python3 dev.py bench results"
+    assert readme.count("\n| token alone | ") == 1
+
+
 def test_the_page_of_results_tells_what_is_recorded_and_what_is_missing(tmp_path: Path) -> None:
     output = tmp_path / "suites.jsonl"
     records = Records(output)
