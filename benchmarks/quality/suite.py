@@ -53,9 +53,10 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"[{options.suite}] {number} of {len(left)} done: {job.told()}", flush=True)
     found = [record for job in jobs if (record := records.of(job)) is not None]
     print(told(found))
-    if options.suite == "methods":
+    sheets = {"methods": write_method_sheet, "unlearn": unlearn.write_sheet}
+    if options.suite in sheets:
         try:
-            print(write_method_sheet(found, options.output))
+            print(sheets[options.suite](found, options.output))
         except ValueError as error:
             print(f"No sheet was made. {error}", file=sys.stderr)
     return 0

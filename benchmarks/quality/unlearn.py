@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cns_core.erasures import ERASURES
@@ -43,6 +44,7 @@ PLACES = (
     "on a purple background",
     "on a grey background",
 )
+_SHOWN = 4  # pictures of each thing, on the sheet
 PARAPHRASES = ("a close-up of a {}", "a drawing of {}", "two {}s in a meadow", "{}")
 TOKEN = "<attack>"
 # Where it is other than what suits real models: 64 pixels, higher rates, fewer steps.
@@ -129,7 +131,7 @@ class _Run:
     def _seen(self, memory: ConceptMemory | None) -> dict[str, Any]:
         """By thing, the share of pictures that the judge calls by its name; and what it calls the word's."""
         values, count = self.values, self.values["pictures"]
-        things = list(dict.fromkeys([values["word"], *values["neighbours"], *values["others"]]))
+        things = _things(values)
         prompts = [p for thing in things for p in _prompts(thing, count)]
         prompts += [wording.format(values["word"]) for wording in PARAPHRASES]
         pictures = self.bench.draw(memory, prompts, values["seed"])
@@ -178,10 +180,9 @@ class _Run:
         values = self.values
         rows = pictures[: -len(PARAPHRASES)].split(values["pictures"])
         sheet = (torch.cat([torch.cat(list(row), dim=1) for row in rows]) * 255).round().byte().numpy()
-        folder = kept_in(self.bench.options.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        way = f"{values['instead'] or 'nothing'}-{values['method'].replace(' ', '-')}"
-        Image.fromarray(sheet).save(folder / f"unlearn-{values['word']}-{way}-seed{values['seed']}.png")
+        path = kept_in(self.bench.options.output) / _kept_name(values)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(path)
 
 
 class Known:
@@ -208,6 +209,44 @@ def _prompts(thing: str, count: int) -> list[str]:
 
     named = thing if thing.startswith("<") else article(thing)
     return [f"a photo of {named} {place}" for place in PLACES[:count]]
+
+
+def _things(values: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys([values["word"], *values["neighbours"], *values["others"]]))
+
+
+def _kept_name(values: Mapping[str, Any]) -> str:
+    way = f"{values['instead'] or 'nothing'}-{values['method'].replace(' ', '-')}"
+    return f"unlearn-{values['word']}-{way}-seed{values['seed']}.png"
+
+
+def write_sheet(records: Sequence[Mapping[str, Any]], output: Path) -> Path:
+    """Of each way by the first seed, a column with a row of pictures of each thing. ValueError where the
+    pictures lie elsewhere, being made on another machine.
+    """
+    from PIL import Image
+
+    from cns_core.evaluation.sheets import labelled
+
+    from .report import kept_in
+
+    kept, rows = kept_in(output), []
+    first = [one for one in records if one["seed"] == 0 and (kept / _kept_name(one)).is_file()]
+    for record in first:
+        sheet = Image.open(kept / _kept_name(record)).convert("RGB")
+        things, count = _things(record), record["pictures"]
+        wide, high = sheet.width // count, sheet.height // len(things)
+        for row, thing in enumerate(things):
+            shown = range(min(count, _SHOWN))
+            boxes = [(wide * n, high * row, wide * (n + 1), high * (row + 1)) for n in shown]
+            rows.append((f"{record['method']}: {thing}", [sheet.crop(box) for box in boxes]))
+    if not rows:
+        raise ValueError(
+            f"No pictures of these runs are in {kept}. Copy them there from where they were drawn."
+        )
+    path = kept / "unlearned.jpg"
+    labelled(rows, columns=len(first)).save(path, quality=90)
+    return path
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:

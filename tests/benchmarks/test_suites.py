@@ -229,6 +229,29 @@ def test_every_method_has_a_row_of_pictures(tmp_path: Path) -> None:
         assert all(abs(a - b) < 60 for a, b in zip(found, colour, strict=True))
 
 
+def test_every_way_to_erase_has_a_row_of_pictures_of_each_thing(tmp_path: Path) -> None:
+    output = tmp_path / "suites.jsonl"
+    kept = report.kept_in(output)
+    kept.mkdir()
+    asked_for = {
+        "word": "tiger",
+        "neighbours": ["lion"],
+        "others": [],
+        "instead": "",
+        "pictures": 4,
+        "seed": 0,
+    }
+    records = [{**asked_for, "method": name} for name in ("untouched", "esd")]
+    with pytest.raises(ValueError, match="No pictures of these runs are in"):
+        unlearn.write_sheet(records, output)
+    for record, colour in zip(records, ((255, 0, 0), (0, 0, 255)), strict=True):
+        Image.new("RGB", (64, 32), colour).save(kept / unlearn._kept_name(record))
+    with Image.open(unlearn.write_sheet([*records, {**records[1], "seed": 1}], output)) as sheet:
+        seen = [sheet.getpixel((x, 24)) for x in (8, 56, sheet.width - 8)]
+    for found, colour in zip(seen, ((255, 0, 0), (255, 0, 0), (0, 0, 255)), strict=True):
+        assert all(abs(a - b) < 60 for a, b in zip(found, colour, strict=True))
+
+
 def test_tables() -> None:
     groups = {"single": {"clip_i": 0.5, "best_clip_i": 0.6, "clip_t": 0.2, "best_clip_t": 0.3, "pictures": 4}}
     other = {"single": {**groups["single"], "clip_i": 0.7}}
