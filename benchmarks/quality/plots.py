@@ -11,6 +11,7 @@ from typing import Any
 from . import report
 from .jobs import Record
 
+_COLOURS = 10  # that are told apart at a glance; of more methods each has its name beside it
 _LEAST_DRIFT = 1e-4  # where less than that is drawn, on a scale of powers of ten
 
 
@@ -28,11 +29,17 @@ def plot_trade(records: Sequence[Record], path: Path, title: str) -> bool:
     if not found:
         return False
     figure, axis = _axes(title)
+    places: dict[tuple[float, float], list[str]] = {}
     for colour, (method, dots) in zip(_colours(found), found.items(), strict=True):
         axis.scatter(*zip(*dots, strict=True), s=18, color=colour, alpha=0.5, linewidths=0)
         middle = [statistics.mean(values) for values in zip(*dots, strict=True)]
         label = f"{method} ({len(dots)})"
         axis.scatter(*middle, s=90, marker="D", color=colour, edgecolor="white", label=label)
+        place = (float(f"{middle[0]:.2g}"), round(middle[1], 3))
+        places.setdefault(place, []).append(method)
+    for place, names in places.items() if len(found) > _COLOURS else ():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        axis.annotate(f"{names[0]}{more}", place, xytext=(6, -2), textcoords="offset points", fontsize=7)
     axis.set_xscale("log")
     axis.set_xlabel(
         f"drift of prompts without a learned token (less than {_LEAST_DRIFT:g}: at the left edge)"
@@ -71,7 +78,7 @@ def plot_first(records: Sequence[Record], path: Path, title: str) -> bool:
 def _colours(methods: Mapping[str, Any]) -> list[Any]:
     from matplotlib import colormaps
 
-    known = colormaps["tab10" if len(methods) <= 10 else "tab20"]
+    known = colormaps["tab10" if len(methods) <= _COLOURS else "tab20"]
     return [known(number % known.N) for number in range(len(methods))]
 
 
@@ -91,7 +98,9 @@ def _axes(title: str) -> tuple[Any, Any]:
 def _save(figure: Any, axis: Any, path: Path) -> None:
     from matplotlib import pyplot
 
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), title="method (runs)")
+    axis.legend(
+        frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.06, 0.5), title="method (runs)"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
     pyplot.close(figure)
