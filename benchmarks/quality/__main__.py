@@ -24,7 +24,8 @@ from devtools.paths import ROOT
 from devtools.staging import JUDGE, SHIPPED_CONCEPTS
 
 from .jobs import Do, Record, Records
-from .report import summary, write_sheets
+from .pictures import write_sheets
+from .report import summary
 from .streams import AT_THE_END, EACH, FOURS, NEVER, every_concept, folders_of_set, stream_job
 from .variants import SETTINGS, VARIANTS
 from .worker import Worker

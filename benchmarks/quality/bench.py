@@ -35,8 +35,8 @@ from small_base.comfyui_nodes import load_small_base
 from ..speed.memory import PeakMemory
 from .fixed_noise import PAIRS, FixedNoise
 from .judge import Judge
+from .pictures import kept_in, kept_name, plain_name
 from .prompts import base_prompts, plain_prompts, prompts_for
-from .report import kept_in, kept_name, plain_name
 from .some_layers import SomeLayers
 from .variants import VARIANTS
 

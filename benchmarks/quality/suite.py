@@ -24,7 +24,7 @@ from devtools.paths import ROOT
 from . import entries, unlearn
 from .jobs import Job, Record, Records, done_here
 from .overlap import OVERLAP
-from .report import write_method_sheet
+from .pictures import write_method_sheet
 from .suites import SUITES, Asked, check_methods, given_settings
 from .variants import SETTINGS
 

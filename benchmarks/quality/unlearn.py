@@ -175,7 +175,7 @@ class _Run:
         import torch
         from PIL import Image
 
-        from .report import kept_in
+        from .pictures import kept_in
 
         values = self.values
         rows = pictures[: -len(PARAPHRASES)].split(values["pictures"])
@@ -228,7 +228,7 @@ def write_sheet(records: Sequence[Mapping[str, Any]], output: Path) -> Path:
 
     from cns_core.evaluation.sheets import labelled
 
-    from .report import kept_in
+    from .pictures import kept_in
 
     kept, rows = kept_in(output), []
     first = [one for one in records if one["seed"] == 0 and (kept / _kept_name(one)).is_file()]

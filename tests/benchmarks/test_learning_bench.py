@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.quality import __main__ as learning
-from benchmarks.quality import report, streams
+from benchmarks.quality import pictures, report, streams
 from benchmarks.quality.jobs import Job
 from benchmarks.quality.prompts import COUNT, plain_prompts, prompts_for
 from benchmarks.quality.variants import VARIANTS
@@ -163,17 +163,17 @@ def test_what_was_learned_alone_is_listed_by_concept() -> None:
 
 
 def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
-    kept = report.kept_in(tmp_path / "learning.jsonl")
+    kept = pictures.kept_in(tmp_path / "learning.jsonl")
     kept.mkdir()
 
     def drawn(name: str, colour: tuple[int, int, int]) -> None:
         Image.new("RGB", (8 * COUNT, 8), colour).save(kept / name)
 
     red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    drawn(report.plain_name("my-panda"), red)
-    drawn(report.kept_name("my-panda", "cns", 0, 1), green)
-    drawn(report.kept_name("my-panda", "cns", 0, 2), blue)
-    drawn(report.kept_name("my-reef", "cns", 0, 2), red)
+    drawn(pictures.plain_name("my-panda"), red)
+    drawn(pictures.kept_name("my-panda", "cns", 0, 1), green)
+    drawn(pictures.kept_name("my-panda", "cns", 0, 2), blue)
+    drawn(pictures.kept_name("my-reef", "cns", 0, 2), red)
     alone = {
         "method": "cns",
         "seed": 0,
@@ -185,7 +185,7 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
     both = {**alone, "stream": ["panda", "reef-place"], "stages": [*alone["stages"], second]}
     never = {**both, "draw": streams.NEVER}
     records = [alone, both, never]
-    first, second = report.write_sheets(records, tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
+    first, second = pictures.write_sheets(records, tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
     with Image.open(first) as sheet:  # given, class word, learned
         assert sheet.height == 8 and _near(sheet.getpixel((8 * 3 + 8 + 4, 4)), red)
         assert _near(sheet.getpixel((sheet.width - 4, 4)), green)
@@ -197,16 +197,16 @@ def test_sheets_of_what_was_drawn(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_is_drawn_at_the_end_shows_what_was_given_too(tmp_path: Path) -> None:
-    kept = report.kept_in(tmp_path / "learning.jsonl")
+    kept = pictures.kept_in(tmp_path / "learning.jsonl")
     kept.mkdir()
     names = {"my-panda": "panda", "my-reef": "reef-place"}
     for name in names:
-        Image.new("RGB", (8 * COUNT, 8)).save(kept / report.plain_name(name))
-        Image.new("RGB", (8 * COUNT, 8), (0, 0, 255)).save(kept / report.kept_name(name, "cns", 0, 2))
+        Image.new("RGB", (8 * COUNT, 8)).save(kept / pictures.plain_name(name))
+        Image.new("RGB", (8 * COUNT, 8), (0, 0, 255)).save(kept / pictures.kept_name(name, "cns", 0, 2))
     stages = [{"learned": name, "scores": {}} for name in names]
     stream = {"stream": list(names.values()), "draw": streams.AT_THE_END, "stages": stages}
     record = {"method": "cns", "seed": 0, **stream}
-    (path,) = report.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
+    (path,) = pictures.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS)
     with Image.open(path) as sheet:
         assert path.name == "sheet-my-panda-to-my-reef-cns.jpg" and sheet.height == 8
         assert _near(sheet.getpixel((sheet.width - 4, 4)), (0, 0, 255))
@@ -219,13 +219,13 @@ def _near(found: Any, wanted: tuple[int, int, int]) -> bool:
 def test_no_concept_is_missing_from_an_odd_number(tmp_path: Path) -> None:
     names = {"my-panda": "panda", "my-reef": "reef-place", "my-teapot": "teapot"}
     for name in names:
-        for file in (report.plain_name(name), report.kept_name(name, "cns", 0, 1)):
+        for file in (pictures.plain_name(name), pictures.kept_name(name, "cns", 0, 1)):
             Image.new("RGB", (8 * COUNT, 8)).save(tmp_path / file)
     given = [(name, SHIPPED_CONCEPTS / folder) for name, folder in names.items()]
-    assert report.given_and_learned(tmp_path, given, "cns", 1).height == 2 * 8
+    assert pictures.given_and_learned(tmp_path, given, "cns", 1).height == 2 * 8
 
 
 def test_runs_that_were_made_on_another_machine_have_no_sheet(tmp_path: Path) -> None:
     stages = [{"learned": "my-panda", "scores": {"my-panda": {"score": 1.0}}}]
     record = {"method": "cns", "seed": 0, "stream": ["panda"], "draw": streams.EACH, "stages": stages}
-    assert report.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS) == []
+    assert pictures.write_sheets([record], tmp_path / "learning.jsonl", SHIPPED_CONCEPTS) == []

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import entries, report, results, suite, unlearn
+from benchmarks.quality import entries, pictures, report, results, suite, unlearn
 from benchmarks.quality.jobs import Job, Records, done_here
 from benchmarks.quality.judge import Judge, fidelity
 from benchmarks.quality.overlap import PROMPTS
@@ -178,22 +178,22 @@ class Scorer:
         return torch.tensor([[1.0, 0.0] if "dog" in prompt else [0.0, 1.0] for prompt in prompts])
 
 
-def pictures(*directions: tuple[float, float]) -> torch.Tensor:
+def seen_as(*directions: tuple[float, float]) -> torch.Tensor:
     return torch.tensor([[*direction, 0.0] for direction in directions])[:, None, None, :]
 
 
 def test_what_the_judge_says() -> None:
     dog, cat = (ConceptFolder(Path(), name, name, "subject") for name in ("dog", "cat"))
-    given = {"dog": pictures((1, 0), (1, 0.5)), "cat": pictures((0, 1), (0.5, 1))}
-    judge = Judge(Scorer(), lambda f: given[f.name], lambda f: pictures(*[(1, 1)] * 8))
-    seen = judge.look(dog, pictures(*[(1, 0)] * 8), [cat])
+    given = {"dog": seen_as((1, 0), (1, 0.5)), "cat": seen_as((0, 1), (0.5, 1))}
+    judge = Judge(Scorer(), lambda f: given[f.name], lambda f: seen_as(*[(1, 1)] * 8))
+    seen = judge.look(dog, seen_as(*[(1, 0)] * 8), [cat])
     own, between = 2 / 5**0.5, (0.5**0.5 + 3 / 10**0.5) / 2
     assert seen["real"] == pytest.approx(own) and seen["class_word"] == pytest.approx(between)
     assert seen["clip_i"] == pytest.approx((1 + own) / 2) and seen["clip_t"] == pytest.approx(1)
     assert seen["score"] == pytest.approx(((1 + own) / 2 - between) / (own - between))
     as_cat = (0 + 1 / 5**0.5) / 2
     assert seen["taken_for"]["cat"] == pytest.approx((as_cat - between) / (own - between))
-    drawn = pictures((1, 0), (0, 1), (1, 0), (0, 1))
+    drawn = seen_as((1, 0), (0, 1), (1, 0), (0, 1))
     both = judge.together(drawn, ["a dog", "a dog", "a cat", "a cat"], [[dog], [dog], [cat], [dog, cat]])
     each = [(1 + own) / 2, as_cat, as_cat, ((1 + own) / 2 + as_cat) / 2]
     assert both["clip_i"] == pytest.approx(sum(each) / 4) and both["pictures"] == 4
@@ -209,20 +209,20 @@ def test_fidelity_is_the_share_that_is_nearest_to_its_own_prompt() -> None:
 
 def test_every_method_has_a_row_of_pictures(tmp_path: Path) -> None:
     output = tmp_path / "suites.jsonl"
-    kept = report.kept_in(output)
+    kept = pictures.kept_in(output)
     kept.mkdir()
     colours = {"cns": (255, 0, 0), "lora": (0, 0, 255)}
-    Image.new("RGB", (8 * COUNT, 8), (0, 255, 0)).save(kept / report.plain_name("my-panda"))
+    Image.new("RGB", (8 * COUNT, 8), (0, 255, 0)).save(kept / pictures.plain_name("my-panda"))
     records = []
     for method, colour in colours.items():
-        Image.new("RGB", (8 * COUNT, 8), colour).save(kept / report.kept_name("my-panda", method, 0, 1))
+        Image.new("RGB", (8 * COUNT, 8), colour).save(kept / pictures.kept_name("my-panda", method, 0, 1))
         stages = [{"learned": "my-panda", "scores": {"my-panda": {}}}]
         records.append({"method": method, "seed": 0, "draw": "at the end", "stages": stages})
     elsewhere = {**records[0], "method": "oft"}
     with pytest.raises(ValueError, match="No pictures of these runs are in"):
-        report.write_method_sheet([elsewhere], output)
+        pictures.write_method_sheet([elsewhere], output)
     records.append(elsewhere)
-    with Image.open(report.write_method_sheet(records, output)) as sheet:
+    with Image.open(pictures.write_method_sheet(records, output)) as sheet:
         corners = [sheet.getpixel((60, 22)), sheet.getpixel((60, 48)), sheet.getpixel((8 * COUNT + 40, 22))]
     wanted = [(0, 255, 0), colours["cns"], colours["lora"]]
     for found, colour in zip(corners, wanted, strict=True):
@@ -231,7 +231,7 @@ def test_every_method_has_a_row_of_pictures(tmp_path: Path) -> None:
 
 def test_every_way_to_erase_has_a_row_of_pictures_of_each_thing(tmp_path: Path) -> None:
     output = tmp_path / "suites.jsonl"
-    kept = report.kept_in(output)
+    kept = pictures.kept_in(output)
     kept.mkdir()
     asked_for = {
         "word": "tiger",
