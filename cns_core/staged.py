@@ -36,7 +36,7 @@ class StagedWeights:
         self._now, self._before, self.stage = now, before, Stage.NOW
 
     def functions(self) -> dict[str, WeightFunction]:
-        """Each weight at the stage that is shown. What was `Factored` is."""
+        """Each weight at the stage that is shown. What was `Factored` stays so."""
         return {
             name: self._of(name, self._now.get(name, _as_it_is)) for name in {**self._now, **self._before}
         }

@@ -12,12 +12,13 @@ from . import report
 from .jobs import Record
 
 _COLOURS = 10  # that are told apart at a glance; of more methods each has its name beside it
+_LEAST_RISE = 0.01  # that an axis shows, so that one which is nothing looks like nothing
 _LEAST_DRIFT = 1e-4  # where less than that is drawn, on a scale of powers of ten
 
 
 def plot_trade(records: Sequence[Record], path: Path, title: str) -> bool:
-    """What is learned at the end against how far everything else has moved. False where there is nothing to
-    plot.
+    """What is learned at the end against how far everything else has moved. False where there are no two
+    methods to compare.
     """
     best = report.best_fits(records)
     found: dict[str, list[tuple[float, float]]] = {}
@@ -26,7 +27,7 @@ def plot_trade(records: Sequence[Record], path: Path, title: str) -> bool:
         if not math.isnan(learned := report.way(stages, best)):
             drift = max(stages[-1]["drift"], _LEAST_DRIFT)
             found.setdefault(record["method"], []).append((drift, learned))
-    if not found:
+    if len(found) < 2:
         return False
     figure, axis = _axes(title)
     places: dict[tuple[float, float], list[str]] = {}
@@ -70,6 +71,7 @@ def plot_first(records: Sequence[Record], path: Path, title: str) -> bool:
         axis.plot(counts, means, color=colour, marker="o", ms=3, label=f"{method} ({len(found)})")
     axis.set_xlabel("concepts learned")
     axis.set_ylabel("rise of the first concept's error")
+    axis.set_ylim(top=max(_LEAST_RISE, axis.get_ylim()[1]))
     axis.xaxis.get_major_locator().set_params(integer=True)
     _save(figure, axis, path)
     return True

@@ -20,8 +20,7 @@ BASE = {"resolution": RESOLUTION, "cfg": CFG}
 
 
 class Worker:
-    """kinds of jobs: `learn` (`streams.py`), `overlap` (`overlap.py`), `entries`
-    (`entries.py`), `unlearn` (`unlearn.py`).
+    """kinds of jobs: `learn` (`streams.py`), and `overlap`, `entries` and `unlearn` (files of these names).
 
     Args:
         output: the file of the records; what is drawn lies in the folder beside it.
@@ -45,13 +44,13 @@ class Worker:
         import torch
 
         from .entries import ENTRIES, entries
-        from .overlap import overlap
+        from .overlap import OVERLAP, overlap
         from .streams import learned
         from .unlearn import UNLEARN, unlearned
 
         kinds: dict[str, Callable[[Bench, Mapping[str, Any]], dict[str, Any]]] = {
             LEARN: learned,
-            "overlap": overlap,
+            OVERLAP: overlap,
             ENTRIES: entries,
             UNLEARN: unlearned,
         }
