@@ -88,5 +88,8 @@ VARIANTS: dict[str, Variant] = {
     # As their papers have it, but for what docs/methods.md says.
     "mix-of-show": Variant(METHODS["lora"], {**ON_SMALL_BASE["lora"], **_ON_KV}, "gradient fusion"),
     "custom diffusion": Variant(METHODS["all K/V"], {}, "closed form"),
+    # The same LoRAs as Mix-of-Show's, joined otherwise; ZipLoRA joins two.
+    "ziplora": Variant(METHODS["lora"], {**ON_SMALL_BASE["lora"], **_ON_KV}, "ziplora"),
+    "loras summed": Variant(METHODS["lora"], {**ON_SMALL_BASE["lora"], **_ON_KV}, "sum"),
     "cns by contrast": Variant(METHODS["cns"], {"score": "contrastive", "general_share": 0.6}),
 }
