@@ -13,7 +13,7 @@ from .projections import ProjectionLayout
 from .tensor_file import read_json
 from .values import line_of_text, shown, whole_number
 
-FORMAT_VERSION = 3  # 2 had no deflated masks, 1 only one method
+FORMAT_VERSION = 4  # 3 had float16 as it is, 2 no deflated masks, 1 only one method
 _MAX_CONCEPTS = 1024
 _MAX_PROJECTIONS = 4096
 _MAX_SIDE = 2**20  # rows or columns of a projection

@@ -8,13 +8,12 @@ stand for; but runs of equal bytes are worth it where a mask is nearly empty or 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .deflate import HUFFMAN, RUNS, as_tensor, deflated, inflated
 from .projections import ProjectionLayout
 
 MASK, DEFLATED = "mask", "mask.deflated"
@@ -25,7 +24,7 @@ _RUNS_BELOW = 0.2
 _MOST = 64
 
 
-def deflated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def packed_mask(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a file keeps of `Change.tensors()`: `mask.deflated`, uint8 `(bytes,)`, a zlib stream, in place of
     `mask` where that is shorter.
     """
@@ -33,21 +32,21 @@ def deflated(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if MASK not in kept:
         return kept
     bits = kept[MASK].numpy()
-    stream = _stream(bits, zlib.Z_HUFFMAN_ONLY)
+    stream = deflated(bits, HUFFMAN)
     if len(stream) < _RUNS_BELOW * len(bits):
-        of_runs = _stream(bits, zlib.Z_RLE)
+        of_runs = deflated(bits, RUNS)
         if len(bits) / _MOST <= len(of_runs) < len(stream):
             stream = of_runs
     if len(stream) < len(bits):
         del kept[MASK]
-        kept[DEFLATED] = torch.frombuffer(bytearray(stream), dtype=torch.uint8)
+        kept[DEFLATED] = as_tensor(stream)
     return kept
 
 
-def inflated(layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The counterpart of `deflated`, for a change in these weights. ValueError for a stream that is damaged,
-    or is not as long as the layout's bits; it is found out before more than those are allocated, and these
-    are `_MOST` times the stream at most.
+def unpacked_mask(layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The counterpart of `packed_mask`, for a change in these weights. ValueError for a stream that is
+    damaged, or is not as long as the layout's bits; it is found out before more than those are allocated, and
+    these are `_MOST` times the stream at most.
     """
     found = dict(tensors)
     if DEFLATED not in found:
@@ -55,26 +54,10 @@ def inflated(layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> dict[st
     stream, size = found.pop(DEFLATED), (layout.total + 7) // 8
     if MASK in found:
         raise ValueError(f"it has both {MASK} and {DEFLATED}; expected one of them")
-    if stream.dtype != torch.uint8 or stream.ndim != 1:
-        raise ValueError(f"{DEFLATED} is {stream.dtype} {list(stream.shape)}; expected uint8 [bytes]")
-    if size > _MOST * len(stream):
+    if size > _MOST * stream.numel():
         raise ValueError(
-            f"{DEFLATED} has {len(stream):,} bytes; {layout.total:,} entries take at least {size // _MOST:,}"
+            f"{DEFLATED} has {stream.numel():,} bytes; {layout.total:,} entries take at least "
+            f"{size // _MOST:,}"
         )
-    reader = zlib.decompressobj()
-    try:
-        bits = reader.decompress(stream.numpy(), size + 1)
-    except zlib.error as error:
-        raise ValueError(f"{DEFLATED} is damaged ({error})") from error
-    if len(bits) != size or not reader.eof or reader.unused_data:
-        raise ValueError(
-            f"{DEFLATED} is cut short, or holds another mask than one of {layout.total:,} entries"
-        )
-    found[MASK] = torch.frombuffer(bytearray(bits), dtype=torch.uint8)
+    found[MASK] = torch.from_numpy(inflated(DEFLATED, stream, size))
     return found
-
-
-def _stream(bits: np.ndarray, strategy: int) -> bytes:
-    """As a zlib stream, with deflate's largest blocks: each has a table of codes."""
-    packer = zlib.compressobj(wbits=zlib.MAX_WBITS, memLevel=zlib.DEF_MEM_LEVEL + 1, strategy=strategy)
-    return packer.compress(bits) + packer.flush()

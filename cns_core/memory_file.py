@@ -1,8 +1,8 @@
 """A concept memory as one `.safetensors` file, never a pickle.
 
 Tensors: `base.values` and `base.rounding`, a sample of the base model's weights (`identity.Sample`);
-per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them, masks deflated
-(`mask_code.py`), `concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32
+per concept i counted from 0: `concepts.<i>.change.<name>` as its method keeps them, in fewer bytes
+(`change_code.py`), `concepts.<i>.losses` float32 `(steps, names)`, `concepts.<i>.token.<encoder>` float32
 `(n, dim)`, which what was erased has not, and, where there is one, `concepts.<i>.thumbnail` uint8 `(bytes,)`,
 a JPEG.
 The metadata holds the manifest (`cns_manifest`, JSON, versioned)
@@ -22,12 +22,12 @@ import torch
 from safetensors.torch import save
 
 from .atomic_write import only_writer, saving, write_atomically
+from .change_code import packed, unpacked
 from .concept import ERASURE
 from .erasures import ERASURES
 from .identity import ModelIdentity, Sample
 from .joining import JOININGS
 from .manifest import ConceptEntry, Manifest, read_manifest
-from .mask_code import deflated, inflated
 from .memory import ConceptMemory, LearnedConcept
 from .method import Change
 from .methods import METHODS
@@ -40,6 +40,7 @@ from .tokens import MAX_VECTORS, TokenVectors
 from .values import shown
 
 _OF_CONCEPT = re.compile(r"concepts\.(0|[1-9][0-9]{0,5})\.(.+)")
+_THREADS = 4  # zlib and NumPy leave Python to others meanwhile
 _OLD_TENSORS = ("mask", "values")  # of the one method that version 1 knew
 
 Tensors = dict[str, torch.Tensor]
@@ -68,8 +69,8 @@ def save_memory(path: Path, memory: ConceptMemory, more: Mapping[str, str] | Non
     """
     sample = memory.base.sample
     tensors = {} if sample is None else {f"base.{name}": tensor for name, tensor in sample.tensors().items()}
-    with ThreadPoolExecutor(4) as pool:  # zlib leaves Python to others meanwhile
-        changes = list(pool.map(lambda concept: deflated(concept.change.tensors()), memory.concepts))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        changes = list(pool.map(lambda concept: packed(concept.change.tensors()), memory.concepts))
     for i, (concept, change) in enumerate(zip(memory.concepts, changes, strict=True)):
         for name, tensor in change.items():
             tensors[f"concepts.{i}.change.{name}"] = tensor.contiguous()
@@ -170,7 +171,7 @@ def load_memory(path: Path, expected: Mapping[str, str] | None = None) -> Concep
             raise MemoryFileError(f"{path.name} is another file: {key} is not {shown(value)} in it.")
     try:
         manifest, version = read_manifest(file.metadata["cns_manifest"])
-        memory = _memory(manifest, dict(file.tensors), version)
+        memory = _memory(manifest, file.tensors, version)
         # Files of before have no digest.
         if file.metadata.get("cns_digest", digest := memory.digest()) != digest:
             raise ValueError("its tensors are not those that were written")
@@ -180,28 +181,34 @@ def load_memory(path: Path, expected: Mapping[str, str] | None = None) -> Concep
 
 
 def _memory(manifest: Manifest, tensors: Tensors, version: int) -> ConceptMemory:
-    """ValueError for tensors that are not those of the manifest."""
+    """Made of the tensors, which are taken out one by one: read and unpacked, a file is in memory once, not
+    twice. ValueError for those that are not the manifest's.
+    """
     base = _base(tensors, manifest)
     of_concepts = _by_concept(tensors, len(manifest.concepts))
-    concepts = []
-    for number, (entry, own) in enumerate(zip(manifest.concepts, of_concepts, strict=True), 1):
+    numbers = range(1, len(of_concepts) + 1)
+
+    def concept(number: int, entry: ConceptEntry, own: Tensors) -> LearnedConcept:
         if version == 1:
             own = {f"change.{name}" if name in _OLD_TENSORS else name: t for name, t in own.items()}
         try:
-            concepts.append(_concept(own, manifest.layout, entry))
+            return _concept(own, manifest.layout, entry)
         except ValueError as error:
             raise ValueError(f"concept {number}, {entry.name!r}: {error}") from error
-    return ConceptMemory(base, manifest.layout, tuple(concepts))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        concepts = tuple(pool.map(concept, numbers, manifest.concepts, of_concepts))
+    return ConceptMemory(base, manifest.layout, concepts)
 
 
 def _by_concept(tensors: Tensors, count: int) -> list[Tensors]:
-    """Each concept's tensors, by what comes after its number."""
+    """Take each concept's tensors, by what comes after its number."""
     found: list[Tensors] = [{} for _ in range(count)]
-    for name, tensor in tensors.items():
+    for name in list(tensors):
         match = _OF_CONCEPT.fullmatch(name)
         if match is None or int(match[1]) >= count:
             raise ValueError(f"it holds unexpected tensors such as {shown(name)}")
-        found[int(match[1])][match[2]] = tensor
+        found[int(match[1])][match[2]] = tensors.pop(name)
     return found
 
 
@@ -213,7 +220,7 @@ def _base(tensors: Tensors, manifest: Manifest) -> ModelIdentity:
 
 
 def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) -> LearnedConcept:
-    """One concept, of all of its tensors."""
+    """One concept, of all of its tensors, which are taken."""
     known: Mapping[str, _Reader] = ERASURES if entry.kind == ERASURE else _KNOWN
     if entry.method not in known:
         raise ValueError(
@@ -226,9 +233,9 @@ def _concept(tensors: Tensors, layout: ProjectionLayout, entry: ConceptEntry) ->
     strange = sorted(name for name in tensors if not name.startswith("change."))
     if strange:
         raise ValueError(f"it holds unexpected tensors such as {shown(strange[0])}")
-    of_change = {n.removeprefix("change."): t for n, t in tensors.items()}
+    of_change = {name.removeprefix("change."): tensors.pop(name) for name in list(tensors)}
     weights = entry.weights or layout
-    change = known[entry.method].read(weights, inflated(weights, of_change))
+    change = known[entry.method].read(weights, unpacked(weights, of_change))
     return LearnedConcept(
         name=entry.name,
         token=entry.token,

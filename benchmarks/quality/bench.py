@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cns_core.captions import CaptionRule
+from cns_core.change_code import packed
 from cns_core.concept import Concept
 from cns_core.evaluation.clip_scores import ClipScorer
 from cns_core.host.draw import Sampling, draw
@@ -25,7 +26,6 @@ from cns_core.host.prepare import prepare
 from cns_core.host.types import Loaded
 from cns_core.images import Bucketing, images_from_files
 from cns_core.joining import JOININGS
-from cns_core.mask_code import deflated
 from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.method import Method
 from cns_core.settings import TrainSettings
@@ -204,5 +204,5 @@ class Bench:
 
 def size_of(learned: LearnedConcept) -> int:
     """Bytes of what a file keeps of a concept's weights and token."""
-    tensors = [*deflated(learned.change.tensors()).values(), *learned.token_vectors.values()]
+    tensors = [*packed(learned.change.tensors()).values(), *learned.token_vectors.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -136,15 +136,11 @@ def halves(found: Localisation) -> dict[str, list[str]]:
 
 
 def _seen(bench: Bench, memory: ConceptMemory, folder: ConceptFolder) -> dict[str, Any]:
-    from cns_core.mask_code import deflated
+    from .bench import size_of
 
     seen = bench.look(memory, [folder])
-    tensors = deflated(memory.concepts[-1].change.tensors()).values()
-    return {
-        "fit": seen["fit"][folder.name],
-        "drift": seen["drift"],
-        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-    }
+    bytes_kept = size_of(memory.concepts[-1])
+    return {"fit": seen["fit"][folder.name], "drift": seen["drift"], "bytes": bytes_kept}
 
 
 def _scores(bench: Bench, memory: ConceptMemory, folder: ConceptFolder) -> dict[str, float]:

@@ -53,6 +53,10 @@ def _figure(what: str, key: str) -> Callable[[Records], float]:
     return lambda records: records[what][key]
 
 
+def _reading(what: str) -> Callable[[Records], float]:
+    return lambda records: records[what]["load_peak_mb"] / records[what]["values_mb"]
+
+
 def _after(records: Records, steps: int) -> Mapping[str, float]:
     return {point["steps"]: point for point in records["steps"]["points"]}[steps]
 
@@ -76,7 +80,16 @@ BARS = (
         noise=lambda records: abs(records["drawing"]["ratio_of_a_clone"] - 1),
     ),
     Bar("seconds to apply 20 concepts", _figure("drawing", "apply_s"), 1.0, "sd15"),
-    Bar("MB of file per concept", _figure("keeping", "mb_a_concept"), 6.0, "sd15"),
+    Bar("seconds to apply 20 concepts", _figure("drawing", "apply_s"), 2.0, "sdxl"),
+    Bar("seconds to apply 20 concepts by directions", _figure("drawing, directions", "apply_s"), 2.0, "sdxl"),
+    Bar("MB of file per concept", _figure("keeping", "mb_a_concept"), 3.2, "sd15"),
+    Bar("MB of file per concept", _figure("keeping", "mb_a_concept"), 60.0, "sdxl"),
+    Bar("MB of file per concept by directions", _figure("keeping, directions", "mb_a_concept"), 0.6, "sd15"),
+    Bar("MB of file per concept by directions", _figure("keeping, directions", "mb_a_concept"), 4.0, "sdxl"),
+    Bar("seconds to read 20 concepts", _figure("keeping", "load_s"), 1.0, "sdxl"),
+    Bar("seconds to read 20 concepts by directions", _figure("keeping, directions", "load_s"), 1.0, "sdxl"),
+    Bar("memory of reading 20 concepts / their values", _reading("keeping"), 2.0, "sdxl"),
+    Bar("the same by directions", _reading("keeping, directions"), 2.0, "sdxl"),
     Bar("seconds to select, besides encoding", _figure("selecting", "selection_s"), 5.0, "sd15"),
     Bar("seconds the pack adds to the host's start", _figure("starting", "import_s"), 0.1),
     Bar("seconds for 500 steps", lambda records: _after(records, 500)["so_far_s"], 40.0, "sd15", gpu=True),

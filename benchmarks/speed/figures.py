@@ -10,25 +10,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cns_core.host.model import read_base
 from cns_core.host.personalize import personalize
 from cns_core.host.prepare import prepare
-from cns_core.host.text import token_tables
-from cns_core.memory import ConceptMemory, LearnedConcept
 from cns_core.memory_file import load_memory, save_memory
 from cns_core.methods import METHODS
-from cns_core.methods.cns.change import CnsChange
-from cns_core.settings import TrainSettings
 from devtools.paths import ROOT
 
 from .loops import Task, random_latents, trainer_for, training_backend
-from .models import HostModel, random_mask
+from .memory import PeakMemory
+from .models import HostModel
+from .random_memories import some_memory, value_bytes
 
 CONCEPTS = 20
 _DRAWING_STEPS = 5
@@ -59,11 +57,11 @@ def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:
     }
 
 
-def drawing(loaded: HostModel, pixels: int) -> dict[str, float]:
+def drawing(loaded: HostModel, pixels: int, method: str = "cns") -> dict[str, float]:
     """Applying a memory of 20 concepts, and steps of drawing with it and without, in turns; and with a clone
     of the plain model, to see how far two measurements of the same thing are apart.
     """
-    memory = some_memory(loaded, CONCEPTS)
+    memory = some_memory(loaded, CONCEPTS, method)
     begin = time.perf_counter()
     drawn = personalize(loaded.model, loaded.clip, memory)
     model, clip = drawn.model, drawn.clip
@@ -90,20 +88,26 @@ def drawing(loaded: HostModel, pixels: int) -> dict[str, float]:
     }
 
 
-def keeping(loaded: HostModel, _pixels: int) -> dict[str, float]:
-    """The file of 20 concepts, and how long writing and reading it take."""
-    memory = some_memory(loaded, CONCEPTS)
+def keeping(loaded: HostModel, _pixels: int, method: str = "cns") -> dict[str, float]:
+    """The file of 20 concepts, how long writing and reading it take, and the memory that reading takes."""
+    memory = some_memory(loaded, CONCEPTS, method)
+    values = value_bytes(memory)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.safetensors"
         begin = time.perf_counter()
         save_memory(path, memory)
         saved = time.perf_counter() - begin
-        begin = time.perf_counter()
-        load_memory(path)
+        del memory
+        with PeakMemory() as peak:
+            begin = time.perf_counter()
+            load_memory(path)
+            read = time.perf_counter() - begin
         return {
             "mb_a_concept": path.stat().st_size / CONCEPTS / 1e6,
             "save_s": saved,
-            "load_s": time.perf_counter() - begin,
+            "load_s": read,
+            "values_mb": values / 2**20,
+            "load_peak_mb": peak.megabytes,
         }
 
 
@@ -149,7 +153,9 @@ def starting(_loaded: HostModel, _pixels: int) -> dict[str, float]:
 FIGURES: dict[str, Callable[[HostModel, int], dict[str, float]]] = {
     "selecting": selecting,
     "drawing": drawing,
+    "drawing, directions": partial(drawing, method="directions"),
     "keeping": keeping,
+    "keeping, directions": partial(keeping, method="directions"),
     "state": state,
     "starting": starting,
 }
@@ -165,33 +171,6 @@ def some_concept() -> Any:
         for place in places
     )
     return Concept("my dog", "<my-dog>", "dog", "subject", images)
-
-
-def some_memory(loaded: HostModel, concepts: int) -> ConceptMemory:
-    """Concepts with random masks of the default budget and values of the size that training leaves."""
-    base = read_base(loaded.model, loaded.clip)
-    memory = ConceptMemory(base.identity, base.layout)
-    generator = torch.Generator().manual_seed(0)
-    for index in range(concepts):
-        mask = random_mask(base.layout, index)
-        vectors = {
-            n: torch.randn(t.shape[1], generator=generator) for n, t in token_tables(loaded.clip).items()
-        }
-        learned = LearnedConcept(
-            f"concept {index}",
-            f"<concept-{index}>",
-            "dog",
-            "subject",
-            (f"a photo of <concept-{index}>",),
-            "cns",
-            CnsChange(mask, (1e-3 * torch.randn(mask.count(), generator=generator)).half()),
-            vectors,
-            {"train": TrainSettings().as_dict()},
-            {name: torch.zeros(500) for name in ("diffusion", "prior", "L_reg")},
-            "2026-01-01T00:00:00+00:00",
-        )
-        memory = memory.with_learned(learned)
-    return memory
 
 
 def synchronise() -> None:

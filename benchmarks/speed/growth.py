@@ -14,10 +14,11 @@ import torch
 from cns_core.host.personalize import personalize
 from cns_core.memory_file import save_memory
 
-from .figures import conditioning, drawing_steps, some_memory
+from .figures import conditioning, drawing_steps
 from .loops import Task, bare, learning, random_latents
 from .memory import PeakMemory
 from .models import HostModel
+from .random_memories import some_memory
 
 _COUNTS = (1, 2, 5, 10, 20, 35, 50)
 _LEARNING_STEPS, _WARM_UP = 8, 2

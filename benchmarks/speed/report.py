@@ -46,6 +46,8 @@ _FIGURES = {
     "mb_a_concept": ("MB of file a concept", 2),
     "save_s": ("seconds to write 20 concepts", 2),
     "load_s": ("seconds to read them", 2),
+    "values_mb": ("MB of their values", 1),
+    "load_peak_mb": ("MB at most while reading", 1),
     "value_bytes": ("bytes an entry for its value", 2),
     "moment_bytes": ("bytes an entry for the optimizer", 2),
     "position_bytes": ("bytes an entry for its place", 2),

@@ -53,9 +53,9 @@ def test_what_was_measured_in_turns_comes_before_what_was_not() -> None:
     assert bar.found == 1.25 and not bar.met
 
 
-def test_the_size_of_a_file_is_asked_of_sd15_alone() -> None:
+def test_the_size_of_a_file_is_asked_of_full_size_models() -> None:
     records = [record("keeping", "sd15", mb_a_concept=7.0)]
-    assert held_against(records, "sd15") == [Verdict("MB of file per concept", 7.0, 6.0, False)]
+    assert held_against(records, "sd15") == [Verdict("MB of file per concept", 7.0, 3.2, False)]
     assert held_against([record("keeping", mb_a_concept=7.0)], "small") == []
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cns_core.mask_code import DEFLATED, MASK, deflated, inflated
+from cns_core.mask_code import DEFLATED, MASK, packed_mask, unpacked_mask
 from cns_core.methods.cns.masks import NeuronMask
 from cns_core.projections import ProjectionLayout
 
@@ -26,7 +26,7 @@ def mask_of(entries, density, seed=0):
 
 
 def kept(mask):
-    return deflated({MASK: torch.from_numpy(mask.bits.copy()), "values": torch.zeros(mask.count())})
+    return packed_mask({MASK: torch.from_numpy(mask.bits.copy()), "values": torch.zeros(mask.count())})
 
 
 def of(stream):
@@ -44,7 +44,7 @@ def test_every_mask_comes_back(entries, density, ends, seed):
     chosen = mask_of(entries, density, seed).flat().copy()
     chosen[0], chosen[-1] = ends
     mask = NeuronMask(layout_of(entries), np.packbits(chosen))
-    found = inflated(mask.layout, kept(mask))
+    found = unpacked_mask(mask.layout, kept(mask))
     assert set(found) == {MASK, "values"} and NeuronMask(mask.layout, found[MASK].numpy()) == mask
     assert len(kept(mask).get(DEFLATED, ())) <= len(mask.bits)
 
@@ -67,14 +67,14 @@ def test_a_mask_takes_about_its_entropy_and_never_more_than_its_bits(density, mo
     found = kept(mask)
     size = len(found.get(DEFLATED, found.get(MASK)))
     assert size <= most * len(mask.bits)
-    assert NeuronMask(mask.layout, inflated(mask.layout, found)[MASK].numpy()) == mask
+    assert NeuronMask(mask.layout, unpacked_mask(mask.layout, found)[MASK].numpy()) == mask
 
 
 def test_what_is_no_shorter_stays_and_what_is_no_mask_does():
     noise = kept(mask_of(4_000, 0.5))
-    assert set(noise) == {MASK, "values"} and inflated(layout_of(4_000), noise).keys() == noise.keys()
+    assert set(noise) == {MASK, "values"} and unpacked_mask(layout_of(4_000), noise).keys() == noise.keys()
     others = {"ups": torch.zeros(3)}
-    assert deflated(others) == others == inflated(layout_of(4_000), others)
+    assert packed_mask(others) == others == unpacked_mask(layout_of(4_000), others)
 
 
 MASK_BITS = mask_of(4_000, 0.065).bits.tobytes()  # 500 bytes
@@ -86,11 +86,11 @@ WHOLE = zlib.compress(MASK_BITS)
     [
         (of(WHOLE[:-20]), "cut short"),
         (of(WHOLE[:-1]), "cut short"),
-        (of(WHOLE + b"\0"), "another mask"),
-        (of(zlib.compress(MASK_BITS[:-1])), "another mask"),
-        (of(zlib.compress(MASK_BITS + b"\0")), "another mask"),
-        (of(zlib.compress(bytes(2**27))), "another mask"),
-        (of(WHOLE[:40] + bytes([WHOLE[40] ^ 1]) + WHOLE[41:]), "is damaged|another mask"),
+        (of(WHOLE + b"\0"), "something else"),
+        (of(zlib.compress(MASK_BITS[:-1])), "something else"),
+        (of(zlib.compress(MASK_BITS + b"\0")), "something else"),
+        (of(zlib.compress(bytes(2**27))), "something else"),
+        (of(WHOLE[:40] + bytes([WHOLE[40] ^ 1]) + WHOLE[41:]), "is damaged|something else"),
         (of(b"no stream of zlib's"), "is damaged"),
         (of(b"\0" * 7), "has 7 bytes; 4,000 entries take at least 7"),
         ({DEFLATED: torch.zeros(0, dtype=torch.uint8)}, "has 0 bytes"),
@@ -101,7 +101,7 @@ WHOLE = zlib.compress(MASK_BITS)
 )
 def test_damaged_streams(tensors, message):
     with pytest.raises(ValueError, match=message):
-        inflated(layout_of(4_000), tensors)
+        unpacked_mask(layout_of(4_000), tensors)
 
 
 def test_a_stream_that_would_unpack_to_much_more_is_not_unpacked():
@@ -112,8 +112,8 @@ def test_a_stream_that_would_unpack_to_much_more_is_not_unpacked():
             4_000,
             2**30,
         ):  # more than the weights have; and what the weights have, if they are believed
-            with pytest.raises(ValueError, match=r"another mask|take at least 2,097,152"):
-                inflated(layout_of(entries), bomb)
+            with pytest.raises(ValueError, match=r"something else|take at least 2,097,152"):
+                unpacked_mask(layout_of(entries), bomb)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
