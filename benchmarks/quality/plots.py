@@ -77,6 +77,37 @@ def plot_first(records: Sequence[Record], path: Path, title: str) -> bool:
     return True
 
 
+def plot_masks(records: Sequence[Record], path: Path, title: str) -> bool:
+    """How far the masks of prompts are the same, for each score and each choice of tokens that count. False
+    where there is nothing to plot.
+    """
+    if not records:
+        return False
+    from .overlap import PROMPTS
+
+    pyplot = _pyplot()
+    names = [rest.replace("{}", noun).removeprefix("a ") for noun, rest in PROMPTS]
+    across = min(3, len(records))
+    down = math.ceil(len(records) / across)
+    figure, axes = pyplot.subplots(
+        down, across, figsize=(4.2 * across + 2, 3.9 * down + 1), squeeze=False, layout="constrained"
+    )
+    figure.suptitle(title)
+    for number, (axis, record) in enumerate(zip(axes.flat, records, strict=False)):
+        shown = axis.imshow(record["iou"], vmin=0, vmax=1, cmap="viridis")
+        axis.set_title(f"{record['score']}\n{record['tokens']}", fontsize=9)
+        axis.set_yticks(range(len(names)), names if number % across == 0 else [], fontsize=7)
+        lowest = number // across == down - 1
+        axis.set_xticks(range(len(names)), names if lowest else [], fontsize=7, rotation=90)
+    for axis in axes.flat[len(records) :]:
+        axis.axis("off")
+    figure.colorbar(shown, ax=axes, label="intersection over union", shrink=0.6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+    return True
+
+
 def _colours(methods: Mapping[str, Any]) -> list[Any]:
     from matplotlib import colormaps
 
@@ -85,24 +116,26 @@ def _colours(methods: Mapping[str, Any]) -> list[Any]:
 
 
 def _axes(title: str) -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(9, 5.5))
+    figure, axis = _pyplot().subplots(figsize=(9, 5.5))
     axis.set_title(title)
     axis.grid(color="0.9")
     axis.spines[["top", "right"]].set_visible(False)
     return figure, axis
 
 
-def _save(figure: Any, axis: Any, path: Path) -> None:
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def _save(figure: Any, axis: Any, path: Path) -> None:
     axis.legend(
         frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.06, 0.5), title="method (runs)"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, bbox_inches="tight")
-    pyplot.close(figure)
+    _pyplot().close(figure)

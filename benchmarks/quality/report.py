@@ -49,16 +49,17 @@ def _row(
     digits: str,
 ) -> str:
     columns = zip(*(figures(stages) for stages in runs), strict=True)
-    cells = (_spread(values, digits) for values in columns)
+    cells = (spread(values, digits) for values in columns)
     return f"| {method} | {len(runs)} | {' | '.join(cells)} |"
 
 
-def _spread(values: Sequence[float], digits: str) -> str:
-    """The mean, and the lowest and the highest, NaN being what was not measured."""
+def spread(values: Sequence[float], digits: str) -> str:
+    """The mean, and the lowest and the highest where they are apart, NaN being what was not measured."""
     values = [value + 0.0 if abs(value) >= 5e-5 else 0.0 for value in values if value == value]
     if not values:
         return "not measured"
-    return f"{statistics.mean(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
+    low, high = (f"{end:{digits}}" for end in (min(values), max(values)))
+    return f"{statistics.mean(values):{digits}}" + ("" if low == high else f" ({low} to {high})")
 
 
 def costs(results: Sequence[dict[str, Any]]) -> str:
@@ -154,7 +155,7 @@ def set_prompts(records: Sequence[dict[str, Any]]) -> str:
         mine = [record["set_prompts"] for record in drawn if record["method"] == method]
         for group in mine[0]:
             names = ("clip_i", "best_clip_i", "clip_t", "best_clip_t")
-            cells = (_spread([run[group][name] for run in mine], ".3f") for name in names)
+            cells = (spread([run[group][name] for run in mine], ".3f") for name in names)
             lines.append(f"| {method} | {len(mine)} | {group} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -171,7 +172,7 @@ def confusion(records: Sequence[dict[str, Any]]) -> str:
         if not ends:
             continue
         columns = zip(*(_confusion(list(scores.values())) for scores in ends), strict=True)
-        cells = (_spread([v for v in values if v == v], ".3f") for values in columns)
+        cells = (spread([v for v in values if v == v], ".3f") for values in columns)
         lines.append(f"| {method} | {len(ends)} | {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 

@@ -21,7 +21,7 @@ from devtools.paths import ROOT
 
 from . import entries, report, unlearn
 from .jobs import Record, Records
-from .plots import plot_first, plot_trade
+from .plots import plot_first, plot_masks, plot_trade
 from .suites import SUITES, SWEEPS, Asked, methods_of
 from .variants import SETTINGS
 
@@ -44,10 +44,10 @@ CLIP_I, CLIP_T = 100, 250  # the paper's scale: of CLIP-T 100 times 2.5 times th
 _INTRODUCTION = """# Results
 
 Made by `python3 dev.py bench results` of the records in this folder. Every figure is a mean over runs, with
-the lowest and the highest run in brackets and the number of runs beside it. The base is the small one of
-`small_base`, a world of emoji scenes of 64 pixels: what is said here says which method is the better one
-there. What the paper printed was measured on SD 1.5 with photos and another CLIP. Its figures stand beside
-ours for the order of the methods, not to be compared one with one.
+the lowest and the highest run in brackets, where they are apart, and the number of runs beside it. The base
+is the small one of `small_base`, a world of emoji scenes of 64 pixels: what is said here says which method is
+the better one there. What the paper printed was measured on SD 1.5 with photos and another CLIP. Its figures
+stand beside ours for the order of the methods, not to be compared one with one.
 
 Definitions: [learning.md](learning.md), `benchmarks/quality/judge.py`, `benchmarks/quality/fixed_noise.py`.
 *Of the way* is the fit on a scale from the class word's (0) to the best that any run of the same table has
@@ -197,7 +197,7 @@ def _forgetting(records: Sequence[Record]) -> list[str]:
         cells = []
         for place in range(longest if mine else 0):
             values = [stages[place]["scores"][stages[0]["learned"]]["score"] for stages in mine]
-            cells.append(f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+            cells.append(report.spread(values, ".2f"))
         if cells:
             lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
     return ["The score of the first concept after so many have been learned:\n\n" + "\n".join(lines)]
@@ -260,6 +260,7 @@ _PLOTS: Mapping[str, tuple[Callable[[Sequence[Record], Path, str], bool], ...]] 
     "paper": (plot_trade, plot_first),
     "ablation": (plot_trade, plot_first),
     "forgetting": (plot_first,),
+    "overlap": (plot_masks,),
     "long": (plot_trade, plot_first),
     "order": (plot_first,),
     "methods": (plot_trade,),
