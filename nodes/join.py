@@ -45,9 +45,9 @@ class MergeConcepts(io.ComfyNode):
                     options=list(JOININGS),
                     default=next(iter(JOININGS)),
                     tooltip="gradient fusion: one set of weights that answers each concept's captions as its "
-                    "own do (Mix-of-Show). closed form: the same, exactly, with general prompts moved least "
-                    "(Custom Diffusion). ziplora: a subject and a style, by factors on columns. sum: all "
-                    "changes added (Orthogonal Adaptation).",
+                    "own do (Mix-of-Show). closed form: the same, with general prompts moved as little as "
+                    "that allows (Custom Diffusion). ziplora: a subject and a style, by factors on columns. "
+                    "sum: all changes added (Orthogonal Adaptation).",
                 ),
                 *_settings(),
                 *(

@@ -7,12 +7,16 @@ with the features K_reg of general prompts, K_t of the concepts' captions, a row
 concept's own weights make of its rows: V_t^T - W_0 K_t^T has D_i K_i^T for concept i. With second moments
 C_i = K_i^T K_i and C = L L^T the same is
 
-    D = (sum_i D_i C_i) S^+,    S^+ = L^-T (L^-1 (sum_i C_i) L^-T)^+ L^-1
+    D = (sum_i D_i C_i) S^-1,    S = sum_i C_i + weight C,    weight -> 0
 
 which needs no inverse as large as the number of rows, and holds where rows depend on each other, as they do
 in several captions of one concept: the paper's own inverse does not exist there, and its code drops rows that
-are equal. It is what gradient fusion with general prompts tends to as their weight goes to 0. Where captions
-ask for more than a matrix can do, it gives the least squares, and nothing is left to protect.
+are equal. Rows that are nearly equal are as bad. The padding of two prompts differs in directions that hold
+next to nothing of either, and with a weight of 0 the concepts are answered exactly there too: by all of K/V,
+a panda and a style of the small base then left 1.3 and 1.7 % of what their own weights change, and keys and
+values of general prompts moved by 18 times their length. So the weight stays at 0.01, which leaves 2.5 and
+2.8 % and moves them by 0.33. It is gradient fusion with general prompts at that weight. Where captions ask
+for more than a matrix can do, it gives the least squares, and nothing is left to protect.
 
 The paper takes 200 captions from LAION for C. We take thousands of general prompts, and a floor, so that
 directions that these prompts happen to leave out are not free to move.
@@ -32,7 +36,7 @@ from .change import JoinedChange
 from .gradient_fusion import Fused
 from .rule import Evidence, Reading
 
-_NOTHING = 1e-10  # of the largest eigenvalue: what float32 features leave of directions that are not there
+_WEIGHT = 0.01  # where captions are a hundredth as loud as general prompts, they are answered by half
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,22 @@ class ClosedFormSettings(Reading):
 
 
 class ClosedForm:
-    """Any number of memories."""
+    """Any number of memories. weight: of general prompts against the captions."""
 
     name = "closed form"
     Settings = ClosedFormSettings
     reads_text = True
     most: int | None = None
 
+    def __init__(self, weight: float = _WEIGHT) -> None:
+        self._weight = weight
+
     def start(self, evidence: Evidence, settings: ClosedFormSettings) -> Fused:
         general = evidence.general
         one = torch.eye(len(general), dtype=general.dtype)
-        root = torch.linalg.cholesky(general + settings.floor * general.trace() / len(general) * one)
-        white = torch.linalg.solve_triangular(root, one, upper=False)  # L^-1
-        own = white @ torch.stack(evidence.own).sum(dim=0) @ white.T
-        inverse = torch.linalg.pinv((own + own.T) / 2, rtol=_NOTHING, hermitian=True)
-        return Fused(evidence, white.T @ inverse @ white)
+        protected = general + settings.floor * general.trace() / len(general) * one
+        total = torch.stack(evidence.own).sum(dim=0) + self._weight * protected
+        return Fused(evidence, torch.cholesky_inverse(torch.linalg.cholesky(total)))
 
     def read(self, layout: ProjectionLayout, tensors: Mapping[str, Tensor]) -> JoinedChange:
         return JoinedChange.read(self.name, layout, tensors)

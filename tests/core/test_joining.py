@@ -9,6 +9,7 @@ from cns_core.forget import forget
 from cns_core.identity import ModelIdentity
 from cns_core.joining import JOININGS
 from cns_core.joining.change import JoinedChange
+from cns_core.joining.closed_form import ClosedForm
 from cns_core.joining.join import Seen, check_joinable, join
 from cns_core.joining.rule import Evidence
 from cns_core.memory import ConceptMemory, LearnedConcept
@@ -82,7 +83,9 @@ class World:
         self.general = chance(200, WIDTH, seed=seed - 1) @ chance(WIDTH, WIDTH, seed=seed - 2)
 
     def joined(self, name, **settings):
-        rule = JOININGS[name]
+        return self.joined_by(JOININGS[name], **settings)
+
+    def joined_by(self, rule, **settings):
         own = tuple(second_moment([x], WIDTH) for x in self.own)
         general = second_moment([self.general], WIDTH)
         gram = torch.eye(WIDTH, dtype=torch.float64)
@@ -157,7 +160,7 @@ def test_gradient_fusion_with_general_prompts_is_that_of_more_rows():
 
 def test_the_closed_form_keeps_every_concepts_keys_and_values_and_moves_general_prompts_least():
     world = apart(rows=3)  # 9 independent rows of 12 dimensions
-    done = world.joined("closed form", floor=1e-6)
+    done = world.joined_by(ClosedForm(weight=1e-9), floor=1e-6)
     found = full(done)
     assert max(done.missed) < 2e-3
     covariance = second_moment([world.general], WIDTH)
@@ -179,8 +182,16 @@ def test_the_closed_form_takes_captions_that_say_the_same():
     """There the inverse of the paper does not exist."""
     world = apart(rows=2)
     world.own = [torch.cat([x, x, x[:1] + x[1:]]) for x in world.own]
-    done = world.joined("closed form")
+    done = world.joined_by(ClosedForm(weight=1e-9))
     assert max(done.missed) < 2e-3
+
+
+def test_the_closed_form_does_not_move_all_else_for_captions_that_differ_by_next_to_nothing():
+    world = apart(rows=3)
+    common = 30 * chance(3, WIDTH, seed=1)
+    world.own = [common + 1e-3 * x for x in world.own]
+    exact, done = world.joined_by(ClosedForm(weight=1e-12)), world.joined("closed form")
+    assert exact.general > 20 * done.general
 
 
 def test_what_captions_do_not_speak_of_gradient_fusion_leaves_alone():
