@@ -19,7 +19,6 @@ from cns_core.concept import Concept
 from cns_core.evaluation.clip_scores import ClipScorer
 from cns_core.host.draw import Sampling, draw
 from cns_core.host.join import join_memories
-from cns_core.host.latents import encode_pixels
 from cns_core.host.learn import Lesson, learn
 from cns_core.host.personalize import personalize
 from cns_core.host.prepare import prepare
@@ -33,10 +32,11 @@ from devtools.concept_folders import ConceptFolder
 from small_base.comfyui_nodes import load_small_base
 
 from ..speed.memory import PeakMemory
-from .fixed_noise import PAIRS, FixedNoise
+from .fixed_noise import FixedNoise
 from .judge import Judge
+from .other_pictures import other_pictures
 from .pictures import kept_in, kept_name, plain_name
-from .prompts import base_prompts, plain_prompts, prompts_for
+from .prompts import plain_prompts, prompts_for
 from .some_layers import SomeLayers
 from .variants import VARIANTS
 
@@ -149,10 +149,9 @@ class Bench:
 
     @cached_property
     def _fixed_noise(self) -> FixedNoise:
-        side = self.options.resolution
-        prompts = base_prompts(PAIRS, seed=999)
-        drawn = draw(self.loaded, prompts, (side, side), list(range(PAIRS)), Sampling(cfg=self.options.cfg))
-        return FixedNoise(self.loaded, prompts, encode_pixels(self.loaded, drawn))
+        asked = self.options
+        prompts, latents = other_pictures(self.loaded, asked.checkpoint, asked.resolution, asked.cfg)
+        return FixedNoise(self.loaded, prompts, latents)
 
     def draw(self, memory: ConceptMemory | None, prompts: Sequence[str], seed: int) -> Tensor:
         """One picture for each prompt, (B, H, W, 3), all at once, which takes a fraction of the time."""
