@@ -31,7 +31,7 @@ the small base model:
   dev.py bench base           draws with it and holds the pictures against bars
   dev.py bench learning       learns the concepts that it has never seen, and scores them
   dev.py bench paper          compares methods by a suite; also: long, order, alike, forgetting, overlap,
-                              ablation, sweep, methods
+                              ablation, sweep, methods, joining
   dev.py bench pairs          learns two things and draws both in one picture, by several ways to ask for it
   dev.py bench unlearn        erases a word, and tells what goes with it and what an attack brings back
   dev.py bench places         in which attention layers learned concepts live

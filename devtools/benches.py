@@ -14,6 +14,7 @@ SUITES = (
     "ablation",
     "sweep",
     "methods",
+    "joining",
     "unlearn",
 )
 

@@ -50,8 +50,8 @@ def write_sheets(results: Sequence[dict[str, Any]], output: Path, images: Path) 
 
 
 def write_method_sheet(records: Sequence[dict[str, Any]], output: Path) -> Path:
-    """Of runs that learned the same concept alone a row each, by the first seed, and what the untouched base
-    draws of the class word above them. Runs whose pictures lie elsewhere, being made on another machine, have
+    """Of runs that learned the same concepts a row each, by the first seed, and what the untouched base draws
+    of their class words above them. Runs whose pictures lie elsewhere, being made on another machine, have
     none. ValueError where none of them lies here.
     """
     kept = kept_in(output)
@@ -60,12 +60,14 @@ def write_method_sheet(records: Sequence[dict[str, Any]], output: Path) -> Path:
         raise ValueError(
             f"No pictures of these runs are in {kept}. Copy them there from where they were drawn."
         )
-    concept = first[0]["stages"][0]["learned"]
-    rows = [("the class word", _parts(kept / plain_name(concept)))]
+    concepts = learned_by(first[0]["stages"])
+    rows = [("the class word" + "s" * (len(concepts) > 1), [plain_name(concept) for concept in concepts])]
     for record in first:
-        rows.append((record["method"], _parts(kept / kept_name(concept, record["method"], 0, 1))))
-    path = kept / f"methods-{concept}.jpg"
-    labelled(rows).save(path, quality=90)
+        names = [kept_name(concept, record["method"], 0, len(concepts)) for concept in concepts]
+        rows.append((record["method"], names))
+    path = kept / f"methods-{'-'.join(concepts)}.jpg"
+    shown = [(label, [part for name in names for part in _parts(kept / name)]) for label, names in rows]
+    labelled(shown).save(path, quality=90)
     return path
 
 

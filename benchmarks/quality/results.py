@@ -251,6 +251,7 @@ _SECTIONS: dict[str, tuple[str, Tables]] = {
     "order": ("Other orders of the first set", _alike),
     "alike": ("Concepts that are easily taken for each other", _alike),
     "methods": ("One concept by every method", _streams),
+    "joining": ("Learned apart and joined, or one after another", _alike),
     "sweep": ("One setting at a time", _sweep),
     "unlearn": ("A word erased", lambda records: [unlearn.table(records)]),
 }
@@ -264,6 +265,7 @@ _PLOTS: Mapping[str, tuple[Callable[[Sequence[Record], Path, str], bool], ...]] 
     "long": (plot_trade, plot_first),
     "order": (plot_first,),
     "methods": (plot_trade,),
+    "joining": (plot_trade,),
 }
 
 

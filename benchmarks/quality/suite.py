@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"[{options.suite}] {number} of {len(left)} done: {job.told()}", flush=True)
     found = [record for job in jobs if (record := records.of(job)) is not None]
     print(told(found))
-    sheets = {"methods": write_method_sheet, "unlearn": unlearn.write_sheet}
+    sheets = {"methods": write_method_sheet, "joining": write_method_sheet, "unlearn": unlearn.write_sheet}
     if options.suite in sheets:
         try:
             print(sheets[options.suite](found, options.output))

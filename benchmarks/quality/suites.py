@@ -176,6 +176,16 @@ def methods(asked: Asked) -> list[Job]:
     return [asked.stream(("panda",), method, seed, AT_THE_END) for seed, method in runs]
 
 
+def joining(asked: Asked) -> list[Job]:
+    """A thing and a style, learned apart and joined by every rule, and one after another."""
+    apart = ("custom diffusion", "mix-of-show", "ziplora", "loras summed")
+    in_a_row = ("directions", "l2dm", *(name for name in METHODS if name.startswith("low-rank")))
+    return [
+        asked.stream(("panda", "pop-print-style"), method, seed, AT_THE_END)
+        for seed, method in asked.runs((*apart, *in_a_row))
+    ]
+
+
 def unlearn(asked: Asked) -> list[Job]:
     """A word erased in each way: what goes along with it, and what an attack brings back."""
     quick = {"pictures": 2, "attack_steps": 20} if asked.quick else {}
@@ -189,7 +199,10 @@ def unlearn(asked: Asked) -> list[Job]:
 
 SUITES: dict[str, Callable[[Asked], list[Job]]] = {
     suite.__name__: suite
-    for suite in (paper, long, order, alike, forgetting, overlap, entries, ablation, sweep, methods, unlearn)
+    for suite in (
+        *(paper, long, order, alike, forgetting, overlap, entries, ablation, sweep, methods, joining),
+        unlearn,
+    )
 }
 
 

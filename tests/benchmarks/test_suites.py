@@ -229,6 +229,23 @@ def test_every_method_has_a_row_of_pictures(tmp_path: Path) -> None:
         assert all(abs(a - b) < 60 for a, b in zip(found, colour, strict=True))
 
 
+def test_a_row_of_several_concepts_has_the_pictures_of_each(tmp_path: Path) -> None:
+    output = tmp_path / "suites.jsonl"
+    kept = pictures.kept_in(output)
+    kept.mkdir()
+    concepts = {"my-panda": (255, 0, 0), "my-pop-print": (0, 0, 255)}
+    for concept, colour in concepts.items():
+        for name in (pictures.plain_name(concept), pictures.kept_name(concept, "ziplora", 0, 2)):
+            Image.new("RGB", (8 * COUNT, 8), colour).save(kept / name)
+    learned = [{"learned": concept, "scores": {}} for concept in concepts]
+    stages = [*learned, {"scores": {concept: {} for concept in concepts}}]
+    record = {"method": "ziplora", "seed": 0, "draw": "at the end", "stages": stages}
+    with Image.open(pictures.write_method_sheet([record], output)) as sheet:
+        found = [sheet.getpixel((8 * COUNT * 2 + 60 + x, 20)) for x in (0, 8 * COUNT)]
+    for seen, colour in zip(found, concepts.values(), strict=True):
+        assert all(abs(a - b) < 60 for a, b in zip(seen, colour, strict=True))
+
+
 def test_every_way_to_erase_has_a_row_of_pictures_of_each_thing(tmp_path: Path) -> None:
     output = tmp_path / "suites.jsonl"
     kept = pictures.kept_in(output)
