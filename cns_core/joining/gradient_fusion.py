@@ -9,8 +9,11 @@ towards W_0 for what no caption says; LBFGS approaches the same optimum:
 
     D = W - W_0 = (sum_i D_i C_i) (sum_i C_i + keep_general C_general + ridge tr(sum_i C_i)/d I)^-1
 
-with C_i = X_i X_i^T. The paper protects nothing (keep_general 0). It fuses the other attention weights and
-the text encoder as well, by features of pictures drawn; what moved those is refused here.
+with C_i = X_i X_i^T. The paper protects nothing (keep_general 0), but goes from W_0 a few steps of the way.
+Solved to its end, that moves keys and values of general prompts by 0.61 of their length (a panda and a style
+by LoRA, on the small base). At 0.1 it is 0.26, and the captions miss 3 and 6 % of what their own weights
+change, in place of 2 and 4. The paper fuses the other attention weights and the text encoder as well, by
+features of pictures drawn; what moved those is refused here.
 """
 
 from __future__ import annotations
@@ -33,10 +36,11 @@ class FusionSettings(Reading):
     """What the fusion reads, and what it keeps."""
 
     keep_general: float = number(
-        0.0,
+        0.1,
         0,
         1000,
-        "Gradient fusion: how much general prompts weigh, which are to stay as they are. Paper: 0.",
+        "Gradient fusion: how much general prompts weigh, which are to stay as they are. Paper: 0, "
+        "and some steps of the way.",
         step=0.1,
         digits=9,
     )
