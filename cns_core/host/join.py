@@ -53,13 +53,16 @@ def join_memories(
     read = _Read(reader, with_tokens(clip, tokens), concepts, width)
     on_cpu = management.get_torch_device().type == "cpu"
     prompts = general_prompts(AUTOMATIC_ON_CPU if on_cpu else AUTOMATIC_ON_GPU)
-    (general,) = reader.second_moments([prompts], ALL_TOKENS, lasting=1)
+    as_class = [
+        caption for memory in memories for taught in memory.taught() for caption in taught.class_captions()
+    ]
+    general, classes = reader.second_moments([prompts, as_class], ALL_TOKENS, lasting=1)
     gram = torch.zeros_like(general)
     for weight in base.weights.values():
         wide = weight.float()
         gram += (wide.T @ wide).to("cpu", torch.float64)
     reading = settings if isinstance(settings, Reading) else Reading()
-    evidence = Evidence(read.moments(memories, reading), general)
+    evidence = Evidence(read.moments(memories, reading), general + classes)
     seen = Seen(read.moments(memories, _EVERYTHING), general, gram)
     return join(memories, rule, settings, evidence, seen, on_progress), reader.notes
 

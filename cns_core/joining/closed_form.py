@@ -14,9 +14,9 @@ in several captions of one concept: the paper's own inverse does not exist there
 are equal. Rows that are nearly equal are as bad. The padding of two prompts differs in directions that hold
 next to nothing of either, and with a weight of 0 the concepts are answered exactly there too: by all of K/V,
 a panda and a style of the small base then left 1.3 and 1.7 % of what their own weights change, and keys and
-values of general prompts moved by 18 times their length. So the weight stays at 0.01, which leaves 2.5 and
-2.8 % and moves them by 0.33. It is gradient fusion with general prompts at that weight. Where captions ask
-for more than a matrix can do, it gives the least squares, and nothing is left to protect.
+values of general prompts moved by 18 times their length. So the weight stays at 0.01, which leaves a percent
+more. It is gradient fusion at that weight, with a floor in place of the ridge. Where captions ask for more
+than a matrix can do, it gives the least squares, and nothing is left to protect.
 
 The paper takes 200 captions from LAION for C. We take thousands of general prompts, and a floor, so that
 directions that these prompts happen to leave out are not free to move.
@@ -44,7 +44,7 @@ class ClosedFormSettings(Reading):
     """What it reads, and how far directions stay that no prompt uses."""
 
     floor: float = number(
-        0.03,
+        0.3,
         1e-6,
         1,
         "Closed form: how much every direction is protected, even one that no general prompt uses: a share "

@@ -9,11 +9,11 @@ towards W_0 for what no caption says; LBFGS approaches the same optimum:
 
     D = W - W_0 = (sum_i D_i C_i) (sum_i C_i + keep_general C_general + ridge tr(sum_i C_i)/d I)^-1
 
-with C_i = X_i X_i^T. The paper protects nothing (keep_general 0), but goes from W_0 a few steps of the way.
-Solved to its end, that moves keys and values of general prompts by 0.61 of their length (a panda and a style
-by LoRA, on the small base). At 0.1 it is 0.26, and the captions miss 3 and 6 % of what their own weights
-change, in place of 2 and 4. The paper fuses the other attention weights and the text encoder as well, by
-features of pictures drawn; what moved those is refused here.
+with C_i = X_i X_i^T. The paper protects nothing (keep_general 0, ridge 0), but goes from W_0 a few steps of
+the way. Solved to its end, that ruins everything else; general prompts, the captions with their class words
+among them, and a ridge prevent it and cost next to nothing (docs/methods.md, "Joined afterwards"). The paper
+fuses the other attention weights and the text encoder as well, by features of pictures drawn; what moved
+those is refused here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FusionSettings(Reading):
         digits=9,
     )
     ridge: float = number(
-        1e-4,
+        1e-2,
         1e-9,
         1,
         "Gradient fusion: how much every direction stays as it is, a share of the captions' mean. The paper "

@@ -52,7 +52,8 @@ class Reading:
 class Evidence:
     """What text features tell, as second moments `(text_dim, text_dim)`, float64.
 
-    own: of each memory's concepts; general: of general prompts, whose mean over the prompts it is.
+    own: of each memory's concepts; general: of what is to stay, general prompts and the concepts' captions
+    with their class words, the mean over the prompts of each added up.
     """
 
     own: tuple[Tensor, ...]
