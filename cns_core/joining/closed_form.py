@@ -5,7 +5,7 @@ concepts' captions exactly as the concepts' own weights do, the one that moves g
 
 with the features K_reg of general prompts, K_t of the concepts' captions, a row each, and V_t what each
 concept's own weights make of its rows: V_t^T - W_0 K_t^T has D_i K_i^T for concept i. With second moments
-C_i = K_i^T K_i and C = L L^T the same is
+C_i = K_i^T K_i the same is
 
     D = (sum_i D_i C_i) S^-1,    S = sum_i C_i + weight C,    weight -> 0
 
