@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from random_checkpoint import SMALL_TEXT_OPTIONS, write_random_checkpoint
+from small_base.layout import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,30 @@ def test_nothing_else_does(comfy, base, other, load, small_checkpoint, lesson_of
     for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
         assert lesson_of(load(small_checkpoint, dtype=dtype)) == before, dtype
         assert lesson_of(load(small_checkpoint, text=dtype)) == before, dtype
+
+
+def test_parts_from_files_of_their_own_are_the_checkpoint_they_come_from(
+    comfy, base, small_checkpoint, lesson_of, tmp_path
+):
+    """As *Load Diffusion Model*, *Load CLIP* and *Load VAE* read them."""
+    import comfy.sd
+
+    whole, parts = load_file(small_checkpoint), {}
+    for name, prefix in (
+        ("unet", UNET_PREFIX),
+        ("text", TEXT_PREFIX.removesuffix("text_model.")),
+        ("vae", VAE_PREFIX),
+    ):
+        part = {key.removeprefix(prefix): t for key, t in whole.items() if key.startswith(prefix)}
+        parts[name] = tmp_path / f"{name}.safetensors"
+        save_file(part, parts[name])
+    # The host looks for the length of prompts in such a file, and builds the encoder from this option then.
+    few_layers = {"model_config": dict(SMALL_TEXT_OPTIONS["clip_l_model_config"])}
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(parts["unet"]))
+        clip = comfy.sd.load_clip([str(parts["text"])], model_options=few_layers)
+        vae = comfy.sd.VAE(sd=load_file(parts["vae"]))
+    assert lesson_of(replace(base, model=model, clip=clip, vae=vae)) == lesson_of(base)
 
 
 def test_a_merge_saved_as_a_checkpoint_is_that_merge(base, other, load, lesson_of, tmp_path):
