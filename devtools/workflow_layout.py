@@ -10,7 +10,7 @@ from .workflow_graph import Graph, Node, Note
 
 TITLE, SLOT, WIDGET, TEXT_BOX = 30, 20, 24, 96  # heights in the classic editor, in pixels
 NEW_SLOT, NEW_WIDGET, NEW_TEXT_BOX = 24, 34, 56  # the same in Nodes 2.0
-NEW_NOTE = 1.7  # how much higher a note is there, at most: its text is larger, and it is never scrolled
+NEW_NOTE = 1.9  # how much higher a note is there: larger text, never scrolled, and some fonts are wide
 GAP, GROUP_GAP, GROUP_HEAD, MARGIN = 50, 60, 44, 20
 
 
