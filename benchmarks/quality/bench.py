@@ -103,15 +103,17 @@ class Bench:
             loaded, concept, plan, memory, settings=train, method_settings=chosen.training(wanted)
         )
         with PeakMemory() as peak:
-            learned = learn(lesson).memory
+            done = learn(lesson)
+        learned, spent = done.memory, time.perf_counter() - begin - prepared
         sizes = {name: out * width for name, (out, width), _ in plan.prepared.layout.slices()}
         moving = sum(share * sizes[name] for name, share in plan.prepared.moving().items())
+        # What other variants have learned in the same way is taken from disk, and tells no costs.
+        costs = {} if done.from_disk else {"training_s": round(spent, 1), "peak_mb": round(peak.megabytes)}
         return learned, {
             "neurons": round(moving),
             "share_of_kv": moving / learned.layout.total,
             "selection_s": round(prepared, 1),
-            "training_s": round(time.perf_counter() - begin - prepared, 1),
-            "peak_mb": round(peak.megabytes),
+            **costs,
             "bytes": size_of(learned.concepts[-1]),
         }
 

@@ -174,10 +174,14 @@ class Lesson:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """The new memory and what to tell about how it came about."""
+    """The new memory and what to tell about how it came about.
+
+    from_disk: nothing was trained, an earlier run of the same had been finished.
+    """
 
     memory: ConceptMemory
     notes: list[str]
+    from_disk: bool = False
 
 
 def learn(lesson: Lesson) -> Learned:
@@ -209,7 +213,7 @@ def _from_disk(lesson: Lesson, base: BaseModel, finished: LearnedConcept) -> Lea
     told = (
         f"This run was finished before{short}; its result was taken from disk. Change the seed to train anew."
     )
-    return Learned(lesson.with_learned(finished, base), [told])
+    return Learned(lesson.with_learned(finished, base), [told], from_disk=True)
 
 
 def _learned_now(learning: LearningRun) -> Learned:
