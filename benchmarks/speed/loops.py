@@ -336,7 +336,7 @@ def training_backend(
 ) -> Iterator[tuple[HostBackend, TokenVectors]]:
     """The pack's backend for a model, and starting vectors for `TOKEN`."""
     with training_mode():
-        vectors = {name: torch.zeros(table.shape[1]) for name, table in token_tables(loaded.clip).items()}
+        vectors = {name: torch.zeros(1, table.shape[1]) for name, table in token_tables(loaded.clip).items()}
         made = backend(loaded.model, loaded.clip, TOKEN, vectors, {}, precision)
         made.memory.use = MemoryUse(checkpointing)
         yield made, vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -118,3 +119,19 @@ def test_a_page_of_single_figures_has_no_plot(tmp_path: Path) -> None:
     write_report([record("state", value_bytes=4.0)], page)
     assert "bytes an entry for its value" in page.read_text(encoding="utf-8")
     assert "![" not in page.read_text(encoding="utf-8") and not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize("method", ["cns", "directions"])
+def test_random_memories_are_memories(comfy: ModuleType, tmp_path: Path, method: str) -> None:
+    """As the pack reads them: what a concept holds changes, and a figure would be of something else."""
+    import torch
+
+    from benchmarks.speed.models import host_model
+    from benchmarks.speed.random_memories import some_memory, value_bytes
+    from cns_core.memory_file import load_memory, save_memory
+
+    with torch.inference_mode():
+        memory = some_memory(host_model("small", torch.device("cpu")), 2, method)
+        save_memory(tmp_path / "m.safetensors", memory)
+        assert load_memory(tmp_path / "m.safetensors").digest() == memory.digest()
+    assert value_bytes(memory) > 100_000
