@@ -130,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pixels", type=int, help="a side; default: 128 for small, 256 for sd15 and sdxl")
     parser.add_argument("--batch", type=int, default=2, help="pictures a step (%(default)s)")
-    parser.add_argument("--steps", type=int, default=8, help="measured after the warm-up (%(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="measured after the warm-up; of drawing, rounds (%(default)s)"
+    )
     parser.add_argument("--only", nargs="+", choices=names, metavar="FIGURE", help=f"of {', '.join(names)}")
     parser.add_argument("--variants", action="store_true", help=f"also {'; '.join(VARIANTS)}")
     parser.add_argument("--output", type=Path, default=ROOT / "demo_output" / "speed.jsonl")

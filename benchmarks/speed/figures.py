@@ -30,10 +30,9 @@ from .random_memories import some_memory, value_bytes
 
 CONCEPTS = 20
 _DRAWING_STEPS = 5
-_ROUNDS = 9
 
 
-def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:
+def selecting(loaded: HostModel, _pixels: int, _rounds: int) -> dict[str, float]:
     """One concept of five captions, three times, with the default settings; encoding is timed apart, for the
     first one, which encodes the calibration prompts too, and for later ones.
     """
@@ -57,22 +56,23 @@ def selecting(loaded: HostModel, _pixels: int) -> dict[str, float]:
     }
 
 
-def drawing(loaded: HostModel, pixels: int, method: str = "cns") -> dict[str, float]:
-    """Applying a memory of 20 concepts, and steps of drawing with it and without, in turns; and with a clone
-    of the plain model, to see how far two measurements of the same thing are apart.
+def drawing(loaded: HostModel, pixels: int, rounds: int, method: str = "cns") -> dict[str, float]:
+    """Applying a memory of 20 concepts, and so many rounds of drawing with it and without, in turns; and with
+    a clone of the plain model, to see how far two measurements of the same thing are apart.
     """
     memory = some_memory(loaded, CONCEPTS, method)
-    begin = time.perf_counter()
-    drawn = personalize(loaded.model, loaded.clip, memory)
-    model, clip = drawn.model, drawn.clip
-    synchronise()
-    built = time.perf_counter() - begin
     plain_load = _load_seconds(loaded.model)
-    applied = built + max(0.0, _load_seconds(model) - plain_load)
+    with PeakMemory() as applying:
+        begin = time.perf_counter()
+        drawn = personalize(loaded.model, loaded.clip, memory)
+        model, clip = drawn.model, drawn.clip
+        synchronise()
+        built = time.perf_counter() - begin
+        applied = built + max(0.0, _load_seconds(model) - plain_load)
     models = [(loaded.model, loaded.clip), (model, clip), (loaded.model.clone(), loaded.clip)]
     texts = [conditioning(c) for _, c in models]
     seconds: list[list[float]] = []
-    for first in range(_ROUNDS):
+    for first in range(rounds):
         turn = [0.0] * len(models)
         for which in sorted(range(len(models)), key=lambda i: (i + first) % len(models)):
             turn[which] = statistics.median(drawing_steps(models[which][0], texts[which], pixels))
@@ -80,6 +80,7 @@ def drawing(loaded: HostModel, pixels: int, method: str = "cns") -> dict[str, fl
     plain, with_memory, _ = (statistics.median(turns) for turns in zip(*seconds, strict=True))
     return {
         "apply_s": applied,
+        "apply_peak_mb": applying.megabytes,
         "plain_step_s": plain,
         "memory_step_s": with_memory,
         # Within each turn, so that a machine that grows slower or faster does not count.
@@ -88,7 +89,7 @@ def drawing(loaded: HostModel, pixels: int, method: str = "cns") -> dict[str, fl
     }
 
 
-def keeping(loaded: HostModel, _pixels: int, method: str = "cns") -> dict[str, float]:
+def keeping(loaded: HostModel, _pixels: int, _rounds: int, method: str = "cns") -> dict[str, float]:
     """The file of 20 concepts, how long writing and reading it take, and the memory that reading takes."""
     memory = some_memory(loaded, CONCEPTS, method)
     values = value_bytes(memory)
@@ -111,7 +112,7 @@ def keeping(loaded: HostModel, _pixels: int, method: str = "cns") -> dict[str, f
         }
 
 
-def state(loaded: HostModel, _pixels: int) -> dict[str, float]:
+def state(loaded: HostModel, _pixels: int, _rounds: int) -> dict[str, float]:
     """Bytes for each selected entry: what the optimizer and the delta hold beside the model."""
     with training_backend(loaded) as (backend, vectors):
         task = Task(loaded, random_latents(64), 1, 1)
@@ -130,7 +131,7 @@ def state(loaded: HostModel, _pixels: int) -> dict[str, float]:
     }
 
 
-def starting(_loaded: HostModel, _pixels: int) -> dict[str, float]:
+def starting(_loaded: HostModel, _pixels: int, _rounds: int) -> dict[str, float]:
     """What the host does with the pack at its start, its own nodes and its API being there already."""
     import comfy_api.latest  # noqa: F401
 
@@ -150,7 +151,7 @@ def starting(_loaded: HostModel, _pixels: int) -> dict[str, float]:
     return {"import_s": time.perf_counter() - begin, "nodes": count}
 
 
-FIGURES: dict[str, Callable[[HostModel, int], dict[str, float]]] = {
+FIGURES: dict[str, Callable[[HostModel, int, int], dict[str, float]]] = {
     "selecting": selecting,
     "drawing": drawing,
     "drawing, directions": partial(drawing, method="directions"),

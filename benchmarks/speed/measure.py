@@ -36,7 +36,7 @@ def measure(what: str, model: str, pixels: int, batch: int, steps: int) -> dict[
         numbers = against_float32(loaded, pixels, model)
     else:
         with torch.inference_mode():  # as the host runs nodes
-            numbers = FIGURES[what](loaded, pixels)
+            numbers = FIGURES[what](loaded, pixels, steps)
     return {
         "what": what,
         "model": model,

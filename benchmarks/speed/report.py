@@ -39,6 +39,7 @@ _FIGURES = {
     "first_encoding_s": ("seconds to encode, the first time: with the calibration prompts", 2),
     "later_encoding_s": ("seconds to encode, later: its captions alone", 2),
     "apply_s": ("seconds to apply 20 concepts", 2),
+    "apply_peak_mb": ("MB at most while applying, beyond the loaded models", 1),
     "plain_step_s": ("seconds a step of the plain model", 3),
     "memory_step_s": ("seconds a step with 20 concepts", 3),
     "ratio": ("the ratio of the two, turn by turn", 3),
