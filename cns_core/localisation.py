@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .memory import ConceptMemory, Laid
+from .laid import Laid
+from .memory import ConceptMemory
 from .method import WeightFunction
 from .noised import NoisedPictures
 from .places import Place

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .concept import same_name
 from .identity import ModelIdentity
+from .laid import Laid
 from .method import Change, Taught
 from .projections import ProjectionLayout
 from .summed import Summed
@@ -74,37 +75,19 @@ class LearnedConcept:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
-class Laid:
-    """W_t - W_0 of one projection, in two parts to be summed.
+class _Joined:
+    """Factors that concepts share among projections, as directions are, beneath each other: once for all."""
 
-    dense: float16 `(out, text_dim)`, or None for nothing; up @ down: float32 `(out, r)` and `(r, text_dim)`.
-    Long numbers that cancel for protected prompts stay apart until they are summed in full precision.
-    """
+    def __init__(self) -> None:
+        # With the parts themselves: a number that names one must not name another one later.
+        self._known: dict[tuple[int, ...], tuple[list[Tensor], Tensor]] = {}
 
-    dense: Tensor | None
-    up: Tensor
-    down: Tensor
-
-    def to(self, device: torch.device) -> Laid:
-        """The same there."""
-        dense = None if self.dense is None else self.dense.to(device)
-        return Laid(dense, self.up.to(device), self.down.to(device))
-
-    def is_nothing(self) -> bool:
-        """Whether there is nothing to add."""
-        return self.dense is None and not len(self.down)
-
-    def in_full(self) -> Tensor:
-        """Both parts, float32 `(out, text_dim)`."""
-        product = self.up @ self.down
-        return product if self.dense is None else product.add_(self.dense)
-
-    def summed(self) -> Tensor:
-        """Both parts, float16 `(out, text_dim)`."""
-        if self.dense is None:
-            return (self.up @ self.down).half()
-        return torch.addmm(self.dense.float(), self.up, self.down).half() if len(self.down) else self.dense
+    def of(self, parts: list[Tensor]) -> Tensor:
+        """All rows of these parts."""
+        key = tuple(map(id, parts))
+        if key not in self._known:
+            self._known[key] = (list(parts), torch.cat(parts))
+        return self._known[key][1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,10 +183,10 @@ class ConceptMemory:
 
         strengths: by handle, of some concepts; 1 for the others. 0 leaves the token alone of a concept.
         """
-        by_token = strengths or {}
+        by_token, shared = strengths or {}, _Joined()
 
         def of(name: str) -> Laid:
-            return self._laid(name, by_token)
+            return self._laid(name, by_token, shared)
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             return dict(zip(self.whole.names, pool.map(of, self.whole.names), strict=True))
@@ -216,32 +199,36 @@ class ConceptMemory:
         """W_t - W_0 of every weight of `whole`, float16, each concept laid on those before it."""
         return {name: laid.summed() for name, laid in self.laid().items()}
 
-    def _laid(self, name: str, strengths: Mapping[str, float]) -> Laid:
-        out, text_dim = self.whole.shape(name)
-        nothing = Laid(None, torch.zeros(out, 0), torch.zeros(0, text_dim))
-        laid = nothing
+    def _laid(self, name: str, strengths: Mapping[str, float], shared: _Joined) -> Laid:
+        nothing = Laid.nothing(*self.whole.shape(name))
+        dense: Tensor | None = None
+        ups: list[Tensor] = []
+        downs: list[Tensor] = []
+
+        def so_far() -> Laid:
+            up, down = (torch.cat(ups, 1), shared.of(downs)) if ups else (nothing.up, nothing.down)
+            return Laid(dense, up, down)
+
         for concept in self.concepts:
             strength = strengths.get(concept.handle, 1.0)
             if not strength or name not in concept.change.layout:
                 continue
             if isinstance(concept.change, Summed):
-                dense = strength * concept.change.difference(name).float()
-                dense = (dense if laid.dense is None else dense.add_(laid.dense)).half()
-                laid = Laid(dense, laid.up, laid.down)
+                more = strength * concept.change.difference(name).float()
+                dense = (more if dense is None else more.add_(dense)).half()
                 continue
-            added = concept.change.added(name)
-            if added is not None:
-                up, down = added
-                laid = Laid(laid.dense, torch.cat([laid.up, strength * up], 1), torch.cat([laid.down, down]))
+            if (added := concept.change.added(name)) is not None:
+                ups.append(strength * added[0])
+                downs.append(added[1])
                 continue
-            before = laid.summed()
+            before = so_far().summed()
             if strength == 1:
                 dense = concept.change.lay(name, before)
             else:
                 after = concept.change.lay(name, before.clone()).float()
                 dense = torch.lerp(before.float(), after, strength).half()
-            laid = Laid(dense, nothing.up, nothing.down)
-        return laid
+            ups, downs = [], []
+        return so_far()
 
     def moved(self, name: str) -> Tensor:
         """Bool: the entries of a weight of `whole` that any concept has moved."""

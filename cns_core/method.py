@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .identity import ModelIdentity
+from .laid import Laid
 from .projections import ProjectionLayout
 from .text_features import TextFeatures
 
@@ -31,8 +32,8 @@ WeightFunction = Callable[[Tensor], Tensor]
 
 @runtime_checkable
 class Factored(Protocol):
-    """A weight function that may be taken apart: `f(W) = rest(W) + up down`. A backend that adds the product
-    to what a projection puts out, `rest(W) x + up (down x)`, has far less to do.
+    """A weight function that may be taken apart: `f(W) = rest(W) + sum of up down`. A backend that adds the
+    products to what a projection puts out, `rest(W) x + up (down x)`, has far less to do.
     """
 
     def __call__(self, weight: Tensor) -> Tensor: ...
@@ -42,8 +43,8 @@ class Factored(Protocol):
         """The part that is no product, without a gradient; None where W stays as it is."""
         ...
 
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        """`(rows, r)` and `(r, text_dim)`, float32, as they stand; None while there is nothing to add."""
+    def products(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """`(rows, r)` and `(r, text_dim)` of each, float32, as they stand; empty while nothing is added."""
         ...
 
 
@@ -216,6 +217,10 @@ class Earlier(Protocol):
 
     def changes(self) -> Mapping[str, Tensor]:
         """W_{t-1} - W_0 of every projection `(out, text_dim)`, float16."""
+        ...
+
+    def laid(self) -> Mapping[str, Laid]:
+        """The same in parts, with the products of two factors as they are."""
         ...
 
     def left(self) -> Mapping[str, Change]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .concept import Concept
+from .laid import Laid
 from .memory import ConceptMemory, LearnedConcept
 from .method import Change, Taught
 from .projections import ProjectionLayout
@@ -38,6 +39,9 @@ class Refining:
 
     def changes(self) -> Mapping[str, Tensor]:
         return self.memory.changes()
+
+    def laid(self) -> Mapping[str, Laid]:
+        return self.memory.laid()
 
     def left(self) -> Mapping[str, Change]:
         return self.others.left()

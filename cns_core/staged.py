@@ -6,7 +6,7 @@ of whatever method there is, so that no method has to know of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 
@@ -83,8 +83,8 @@ class _StagedProduct:
     def __call__(self, weight: Tensor) -> Tensor:
         return self._whole(weight)
 
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        return self._now.factors() if self._staged.stage is Stage.NOW else None
+    def products(self) -> Sequence[tuple[Tensor, Tensor]]:
+        return self._now.products() if self._staged.stage is Stage.NOW else ()
 
 
 def _as_it_is(weight: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .laid import Laid
 from .method import (
     Adaptation,
     Change,
@@ -79,21 +80,25 @@ class EarlierWithin:
     layout: ProjectionLayout
 
     @cached_property
-    def _all(self) -> Mapping[str, Tensor]:
-        return self.earlier.changes()
+    def _all(self) -> Mapping[str, Laid]:
+        return self.earlier.laid()
 
     def taught(self) -> tuple[Taught, ...]:
         return self.earlier.taught()
 
     def changes(self) -> dict[str, Tensor]:
+        return {name: laid.summed() for name, laid in self.laid().items()}
+
+    def laid(self) -> dict[str, Laid]:
         return {
-            name: self._all[name] if name in self._all else torch.zeros(shape, dtype=torch.float16)
+            name: self._all[name] if name in self._all else Laid.nothing(*shape)
             for name, shape, _ in self.layout.slices()
         }
 
     def elsewhere(self) -> dict[str, Tensor]:
         """What changes there are besides, as `changes`."""
-        return {n: c for n, c in self._all.items() if n not in self.layout and bool(c.any())}
+        besides = {n: laid for n, laid in self._all.items() if n not in self.layout}
+        return {n: laid.summed() for n, laid in besides.items() if not laid.is_nothing()}
 
     def left(self) -> dict[str, Change]:
         return {token: within(change, self.layout) for token, change in self.earlier.left().items()}

@@ -22,7 +22,8 @@ from cns_core.host.latents import encode_concept
 from cns_core.host.precision import FLOAT32
 from cns_core.host.text import token_tables
 from cns_core.host.types import Loaded
-from cns_core.memory import ConceptMemory, Laid
+from cns_core.laid import Laid
+from cns_core.memory import ConceptMemory
 from cns_core.methods.base import adding
 from cns_core.noised import Noised, even_levels, noised
 from cns_core.text_features import TextFeatures

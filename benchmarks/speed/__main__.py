@@ -41,6 +41,7 @@ VARIANTS = (
     "ContinualTrain, compiled",
     "ContinualTrain, compiled with CUDA graphs",
     "ContinualTrain, gradient checkpointing",
+    "ContinualTrain, directions, gradient checkpointing",
 )
 FIGURES = (
     "over the floor",

@@ -23,10 +23,11 @@ from cns_core.memory_file import load_memory, save_memory
 from cns_core.methods import METHODS
 from devtools.paths import ROOT
 
-from .loops import Task, random_latents, trainer_for, training_backend
+from .loops import random_latents, training_backend
 from .memory import PeakMemory
 from .models import HostModel
 from .random_memories import some_memory, value_bytes
+from .trainers import Task, trainer_for
 
 CONCEPTS = 20
 _DRAWING_STEPS = 5

@@ -15,10 +15,11 @@ from cns_core.host.personalize import personalize
 from cns_core.memory_file import save_memory
 
 from .figures import conditioning, drawing_steps
-from .loops import Task, bare, learning, random_latents
+from .loops import bare, learning, random_latents
 from .memory import PeakMemory
 from .models import HostModel
 from .random_memories import some_memory
+from .trainers import Task
 
 _COUNTS = (1, 2, 5, 10, 20, 35, 50)
 _LEARNING_STEPS, _WARM_UP = 8, 2

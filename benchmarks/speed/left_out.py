@@ -15,8 +15,9 @@ from cns_core.host.backend import HostBackend
 from cns_core.method import WeightFunction
 from cns_core.text_features import TextFeatures
 
-from .loops import Loop, Task, learning, random_latents, training_backend
+from .loops import Loop, learning, random_latents, training_backend
 from .models import HostModel
+from .trainers import Task
 
 _AGAINST = {"in_the_weights": "directions"}  # what a way is a multiple of, other than a step of CNS
 _TURNS, _STEPS = 6, 3  # the first step of a turn is not counted

@@ -10,63 +10,25 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from cns_core.host.backend import HostBackend, training_mode
-from cns_core.host.model import model_family
 from cns_core.host.precision import Precision
 from cns_core.host.text import token_tables
 from cns_core.host.training_memory import ALWAYS, NEVER, MemoryUse
-from cns_core.method import Adaptation, Prepared
-from cns_core.methods import METHODS
-from cns_core.methods.cns import Cns
-from cns_core.methods.cns.masks import NeuronMask
-from cns_core.methods.cns.prepared import SelectedNeurons
-from cns_core.methods.cns.selection import Selection
-from cns_core.methods.directions.prepared import Forecast, Guarded
-from cns_core.priors import KeptPool
-from cns_core.projections import ProjectionLayout
-from cns_core.protected import Protected, Protection
-from cns_core.settings import TrainSettings
 from cns_core.text_features import TextFeatures
 from cns_core.tokens import TokenVectors
-from cns_core.training import ConceptTrainer, LatentImage, StepReport, TrainingData
+from cns_core.training import ConceptTrainer, StepReport
 
-from .memory import PeakMemory, give_back_what_is_free
-from .models import HostModel, random_mask
+from .memory import PeakMemory
+from .models import HostModel
+from .trainers import CAPTIONS, CLASS_CAPTION, DIRECTIONS, TOKEN, Task, random_trainer, trainer_for
 from .whole_unet import WholeUNet
 
-TOKEN = "<x>"
-DIRECTIONS = "directions"
-_PLACES = (
-    "in the snow",
-    "on a beach",
-    "at night",
-    "on a street",
-    "in a garden",
-    "by a lake",
-    "indoors",
-    "asleep",
-)
-CAPTIONS = tuple(f"a photo of {TOKEN} {place}" for place in _PLACES)
-CLASS_CAPTION = "a photo of a dog in the snow"
 _LEVEL = 500
-_IMAGES = len(_PLACES)
 _WARM_UP = 2
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every loop trains on."""
-
-    loaded: HostModel
-    latents: Tensor  # (n, 4, h, w)
-    batch: int
-    steps: int
-
 
 Loop = Callable[[Task], list[float]]
 
@@ -123,98 +85,11 @@ def learning(
     return run
 
 
-def trainer_for(
-    task: Task, backend: HostBackend, vectors: TokenVectors, method: str, prior: str, earlier: int = 0
-) -> ConceptTrainer:
-    """As `ContinualTrain` makes it for a concept that comes after so many others."""
-    layout = model_family(backend.model).projections(
-        {name: tuple(p.shape) for name, p in backend.model.model.diffusion_model.named_parameters()}
-    )
-    chosen = METHODS[method]
-    adaptation = chosen.start(
-        _prepared(method, layout), SomeConcepts(layout, earlier), chosen.Training(), backend.device
-    )
-    if method == DIRECTIONS:  # as they are when the token has had its share of the steps
-        adaptation.load_state_dict(_found(adaptation, layout.shapes[0][1]))
-    return _trainer(task, backend, adaptation, vectors, prior)
-
-
-def _found(adaptation: Adaptation, width: int) -> dict[str, Tensor]:
-    """The state of directions that have been found."""
-    answers = adaptation.state_dict()["answers"]
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(width, answers.shape[1], generator=generator, dtype=torch.float64)
-    gains = torch.linspace(100, 3, answers.shape[1], dtype=torch.float64)
-    return {"answers": answers, "vectors": vectors / width**0.5, "gains": gains}
-
-
-def _trainer(
-    task: Task, backend: HostBackend, adaptation: Adaptation, vectors: TokenVectors, prior: str
-) -> ConceptTrainer:
-    give_back_what_is_free()  # of preparing, which is no part of training
-    pairs = zip(task.latents, CAPTIONS, strict=True)
-    images = tuple(LatentImage(z, (caption,), (CLASS_CAPTION,)) for z, caption in pairs)
-    count = len(task.latents)
-    pool = KeptPool(task.latents, [None] * count, [CLASS_CAPTION] * count)
-    data = TrainingData(images, {(task.latents.shape[2], task.latents.shape[3]): pool})
-    settings = TrainSettings(steps=task.steps, batch_size=task.batch, prior=prior)
-    return ConceptTrainer(backend, data, adaptation, vectors, settings)
-
-
-def _prepared(method: str, layout: ProjectionLayout) -> Prepared:
-    """A random mask for methods that select entries: how long a step takes does not depend on which."""
-    if method == DIRECTIONS:
-        return _protecting_nothing(layout)
-    if isinstance(METHODS[method], Cns):
-        mask = random_mask(layout, 0)
-        return SelectedNeurons(Selection(mask, mask, mask, 0.0))
-    return METHODS[method].prepare(_Nothing(layout), METHODS[method].Selection())
-
-
-def _protecting_nothing(layout: ProjectionLayout) -> Guarded:
-    unit = torch.eye(layout.shapes[0][1], dtype=torch.float64)
-    sizes = dict.fromkeys(layout.names, 1.0)
-    protected = Protected(layout, Protection(), unit, unit, unit, {}, unit, sizes, (), ())
-    return Guarded(protected, Forecast((), {}))
-
-
-@dataclass(frozen=True)
-class _Nothing:
-    """Material for methods that look at nothing but which projections there are."""
-
-    layout: ProjectionLayout
-    captions: tuple[str, ...] = ()
-
-    def weights(self) -> dict[str, Tensor]:
-        return {}
-
-    def features(self, *_: object) -> tuple[list[Tensor], list[Tensor]]:
-        return [], []
-
-
-class SomeConcepts:
-    """What so many concepts with random masks have left."""
-
-    def __init__(self, layout: ProjectionLayout, concepts: int) -> None:
-        self.layout = layout
-        self._moved = NeuronMask.empty(layout)
-        for index in range(concepts):
-            self._moved = self._moved | random_mask(layout, index + 1)
-
-    def changes(self) -> dict[str, Tensor]:
-        return {
-            name: self.moved(name) * torch.tensor(1e-3, dtype=torch.float16) for name in self.layout.names
-        }
-
-    def moved(self, name: str) -> Tensor:
-        return self._moved.dense(name)
-
-
 def dreambooth(task: Task) -> list[float]:
     """All weights of the U-Net and the token, by the pack's loop."""
     with training_backend(task.loaded) as (backend, vectors):
         adaptation = WholeUNet(backend.model.model.diffusion_model)
-        return _seconds(_trainer(task, backend, adaptation, vectors, "none"))
+        return _seconds(random_trainer(task, backend, adaptation, vectors, "none"))
 
 
 def _seconds(trainer: ConceptTrainer, on_step: Callable[[], None] = lambda: None) -> list[float]:
@@ -298,11 +173,14 @@ LOOPS: Mapping[str, Loop] = {
     "ContinualTrain, compiled": learning(change=_compiled),
     "ContinualTrain, compiled with CUDA graphs": learning(change=_cuda_graphs),
     "ContinualTrain, gradient checkpointing": learning(checkpointing=ALWAYS),
+    "ContinualTrain, directions, gradient checkpointing": learning(DIRECTIONS, checkpointing=ALWAYS),
 }
 
 
 def measure_loop(name: str, loaded: HostModel, pixels: int, batch: int, steps: int) -> dict[str, float]:
-    """Seconds a step (median and spread after a warm-up), peak memory in MB above the loaded models."""
+    """Seconds a step (median and spread after a warm-up), peak memory in MB above the loaded models and in
+    all.
+    """
     latents = random_latents(pixels)
     # Buffers of the host count as loaded.
     bare(Task(loaded, latents, batch, 1))
@@ -313,12 +191,13 @@ def measure_loop(name: str, loaded: HostModel, pixels: int, batch: int, steps: i
         "least_s": round(min(seconds), 4),
         "most_s": round(max(seconds), 4),
         "peak_mb": round(memory.megabytes, 1),
+        "peak_in_all_mb": round(memory.in_all(), 1),
     }
 
 
 def random_latents(pixels: int) -> Tensor:
     """Latents for some pictures, `(n, 4, pixels / 8, pixels / 8)`."""
-    return torch.randn(_IMAGES, 4, pixels // 8, pixels // 8, generator=torch.Generator().manual_seed(0))
+    return torch.randn(len(CAPTIONS), 4, pixels // 8, pixels // 8, generator=torch.Generator().manual_seed(0))
 
 
 def compute_dtype(loaded: HostModel) -> torch.dtype:

@@ -7,8 +7,9 @@ import statistics
 from cns_core.staged import Stage
 from cns_core.training import StepReport
 
-from .loops import Task, bare_pass, random_latents, timed, trainer_for, training_backend
+from .loops import bare_pass, random_latents, timed, training_backend
 from .models import HostModel
+from .trainers import Task, trainer_for
 
 _STEPS, _WARM_UP = 24, 4
 

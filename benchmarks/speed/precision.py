@@ -9,8 +9,9 @@ from torch.nn.functional import cosine_similarity
 from cns_core.host.precision import FLOAT32, Precision
 from cns_core.training import DIFFUSION
 
-from .loops import CAPTIONS, Task, random_latents, trainer_for, training_backend
+from .loops import random_latents, training_backend
 from .models import HostModel, host_model
+from .trainers import CAPTIONS, Task, trainer_for
 
 
 def against_float32(loaded: HostModel, pixels: int, size: str) -> dict[str, float]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..memory import ConceptMemory, Laid
+from ..laid import Laid
+from ..memory import ConceptMemory
 from ..projections import ProjectionLayout
 from .block_names import diffusers_names, in_transformer
 

@@ -9,7 +9,8 @@ import comfy.weight_adapter
 import torch
 from torch import Tensor
 
-from ..memory import ConceptMemory, Laid
+from ..laid import Laid
+from ..memory import ConceptMemory
 from ..weight_scopes import state_dict_key
 from .identity import PREFIX
 from .types import Model

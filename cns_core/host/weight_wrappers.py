@@ -34,7 +34,7 @@ class _Wrapper:
 def weights_wrapped(model: Model, functions: Mapping[str, WeightFunction]) -> Iterator[None]:
     """While open, each named weight of the U-Net is `f(W)`.
 
-    The product of a `Factored` function is added to what its module puts out, and never to its weight: that
+    The products of a `Factored` function are added to what its module puts out, and never to its weight: that
     takes neither a new weight at every call nor, in the backward, a gradient of the weight's size.
     """
     with ExitStack() as hooks:
@@ -44,7 +44,7 @@ def weights_wrapped(model: Model, functions: Mapping[str, WeightFunction]) -> It
                 if isinstance(function, Factored):
                     rest = function.rest
                     module = model.model.diffusion_model.get_submodule(name)
-                    hooks.callback(module.register_forward_hook(_adding_product(function)).remove)
+                    hooks.callback(module.register_forward_hook(_adding_products(function)).remove)
                 if rest is not None:
                     model.add_weight_wrapper(f"{PREFIX}{state_dict_key(name)}", _Wrapper(rest))
             yield
@@ -52,13 +52,12 @@ def weights_wrapped(model: Model, functions: Mapping[str, WeightFunction]) -> It
             remove_wrappers(model)
 
 
-def _adding_product(function: Factored) -> Any:
+def _adding_products(function: Factored) -> Any:
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if (factors := function.factors()) is None:
-            return output
-        up, down = factors
         (x,) = inputs
-        return output + (x.to(down.dtype) @ down.T @ up.T).to(output.dtype)
+        for up, down in function.products():
+            output = output + (x.to(down.dtype) @ down.T @ up.T).to(output.dtype)
+        return output
 
     return hook
 

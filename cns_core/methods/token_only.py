@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checkpoint import check_alike
 from ..method import Change, Earlier, Material, ParameterGroup, WeightFunction
 from ..projections import ProjectionLayout
-from .base import AdaptationBase, adding
+from .base import AdaptationBase, OnEarlier, left_before
 from .shares import Shares
 
 
@@ -68,15 +68,13 @@ class TokenAdaptation(AdaptationBase):
 
     def __init__(self, earlier: Earlier, device: torch.device | str) -> None:
         self._layout = earlier.layout
-        self._changes = {
-            name: change.to(device) for name, change in earlier.changes().items() if bool(change.any())
-        }
+        self._before = left_before(earlier, device)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return []
 
     def weight_functions(self) -> dict[str, WeightFunction]:
-        return {name: adding(change) for name, change in self._changes.items()}
+        return {name: OnEarlier(laid) for name, laid in self._before.items()}
 
     def penalties(self) -> dict[str, Tensor]:
         return {}

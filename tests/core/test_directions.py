@@ -1,12 +1,14 @@
 """Guarded directions on a toy: what is found, what is held still, what is told."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cns_core.identity import ModelIdentity
 from cns_core.memory import ConceptMemory, LearnedConcept
+from cns_core.method import Factored
 from cns_core.methods import METHODS
 from cns_core.methods.directions.change import DirectionsChange
 from cns_core.methods.directions.find import Directions, guarded_directions
@@ -163,6 +165,48 @@ def test_an_earlier_concept_hears_nothing_and_goes_without_a_trace(learner, toy)
     with pytest.raises(ValueError, match=r"prepared for a memory with <first>, but .* one with none"):
         prepared.check(ConceptMemory(BASE, toy.layout))
     prepared.check(memory)
+
+
+def some_directions(toy, count, seed=0):
+    """A memory of one concept that moves along so many directions."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, width = sum(out for out, _ in toy.layout.shapes), toy.layout.shapes[0][1]
+    answers = torch.randn(rows, count, generator=generator).half()
+    directions = torch.randn(count, width, generator=generator)
+    concept = LearnedConcept(
+        name="first",
+        token="<first>",
+        class_word="word1",
+        kind="subject",
+        captions=("a photo of <first>",),
+        method="directions",
+        change=DirectionsChange(toy.layout, answers, directions, torch.ones(count)),
+        token_vectors={"toy": torch.zeros(1, width)},
+        settings={},
+        losses={},
+        learned_at="now",
+    )
+    return ConceptMemory(BASE, toy.layout, (concept,))
+
+
+@pytest.mark.parametrize("method", ["directions", "token alone"])
+@pytest.mark.parametrize(("share", "in_the_weights"), [(0.25, False), (0.75, True)])
+def test_earlier_directions_take_no_new_weights_unless_they_are_many(toy, method, share, in_the_weights):
+    memory = some_directions(toy, int(share * toy.layout.shapes[0][1]))
+    chosen = METHODS[method]
+    prepared = SimpleNamespace(layout=toy.layout, protected=None)
+    if method == "directions":
+        sizes = dict.fromkeys(toy.layout.names, 1.0)
+        prepared = SimpleNamespace(protected=SimpleNamespace(layout=toy.layout, sizes=sizes))
+    adaptation = chosen.start(prepared, memory, chosen.Training(), torch.device("cpu"))
+    functions, downs = adaptation.weight_functions(), set()
+    for name, laid in memory.laid().items():
+        function, weight = functions[name], torch.ones(toy.layout.shape(name))
+        assert isinstance(function, Factored) and (function.rest is not None) == in_the_weights
+        assert bool(function.products()) != in_the_weights
+        torch.testing.assert_close(function(weight), weight + laid.in_full(), atol=1e-2, rtol=1e-3)
+        downs |= {down.data_ptr() for _, down in function.products()}
+    assert len(downs) == (not in_the_weights), "all projections have the same directions"
 
 
 def test_what_the_user_keeps_is_protected(learner, toy):

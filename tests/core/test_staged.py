@@ -18,8 +18,8 @@ class Product:
     def __call__(self, weight):
         return (weight if self.rest is None else self.rest(weight)) + 8
 
-    def factors(self):
-        return torch.full((3, 1), 4.0), torch.full((1, 4), 2.0)
+    def products(self):
+        return [(torch.full((3, 1), value), torch.full((1, 4), 2.0)) for value in (1.0, 3.0)]
 
 
 def at(weights, stage, name="k"):
@@ -43,8 +43,8 @@ def test_each_stage_of_a_function_that_may_be_taken_apart(rest, before):
     for stage in Stage:
         with weights.shown(stage):
             parted = WEIGHT if function.rest is None else function.rest(WEIGHT)
-            if (factors := function.factors()) is not None:
-                parted = parted + factors[0] @ factors[1]
+            for up, down in function.products():
+                parted = parted + up @ down
         assert parted[0, 0].item() == at(weights, stage)
     moved = 2.0 if rest else 0.0
     expected = {Stage.NOW: 9 + moved, Stage.BEFORE: 1 + (0.5 if before else 0.0), Stage.UNTOUCHED: 1}

@@ -40,13 +40,13 @@ def test_the_prediction_is_the_networks_output(modules, random_model, float32, s
 
 
 class Along:
-    """`f(W) -> rest(W) + up down`."""
+    """`f(W) -> rest(W) + up down`, in two parts."""
 
     def __init__(self, up, down, rest):
         self.up, self.down, self.rest = up, down, rest
 
-    def factors(self):
-        return self.up, self.down
+    def products(self):
+        return [(self.up[:, :1], self.down[:1]), (self.up[:, 1:], self.down[1:])]
 
     def __call__(self, weight):
         return (weight if self.rest is None else self.rest(weight)) + self.up @ self.down

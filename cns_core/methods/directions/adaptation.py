@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ...method import TOKEN, Earlier, ParameterGroup, Probe, WeightFunction
 from ...moments import second_moment
 from ...protected import Protected
 from ...text_features import counted_tokens
-from ..base import AdaptationBase
+from ..base import AdaptationBase, OnEarlier, left_before
 from .change import DirectionsChange
 from .find import Directions, guarded_directions
 from .settings import BOTH, KEYS, DirectionsTraining
@@ -46,7 +47,7 @@ class DirectionsAdaptation(AdaptationBase):
     ) -> None:
         self.protected, self.settings, self.layout = protected, settings, protected.layout
         self._device = torch.device(device)
-        self._earlier = {n: c.to(device) for n, c in earlier.changes().items() if bool(c.any())}
+        self._before = left_before(earlier, device)
         self._learning = [n for n in self.layout.names if _learns(n, settings.moves)]
         self._rows = [self.layout.shape(name)[0] for name in self._learning]
         self.answers = torch.zeros(sum(self._rows), settings.directions, device=device, requires_grad=True)
@@ -65,11 +66,8 @@ class DirectionsAdaptation(AdaptationBase):
         return [ParameterGroup(_GROUP, "direction_lr", self.settings.direction_lr, [self.answers])]
 
     def weight_functions(self) -> dict[str, WeightFunction]:
-        return {name: _Along(self, name) for name in {**self._earlier, **dict.fromkeys(self._learning)}}
-
-    def earlier(self, name: str) -> Tensor | None:
-        """What earlier concepts have left in a projection; None for nothing."""
-        return self._earlier.get(name)
+        names = {**self._before, **dict.fromkeys(self._learning)}
+        return {name: OnEarlier(self._before.get(name), partial(self.factors, name)) for name in names}
 
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
         """A `(rows, directions)` and U^T of a projection, as they stand; None while they move nothing."""
@@ -166,28 +164,6 @@ class DirectionsAdaptation(AdaptationBase):
                 for n, (out, _) in zip(self.layout.names, self.layout.shapes, strict=True)
             ]
         )
-
-
-class _Along:
-    """`f(W) -> W + earlier + A U^T`, the sum itself taken in float32 (`method.Factored`)."""
-
-    def __init__(self, adaptation: DirectionsAdaptation, name: str) -> None:
-        self._adaptation, self._name = adaptation, name
-        self.rest: WeightFunction | None = None if adaptation.earlier(name) is None else self._with_earlier
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        if (factors := self.factors()) is None:
-            return self._with_earlier(weight)
-        earlier = self._adaptation.earlier(self._name)
-        summed = weight.float() if earlier is None else weight.float() + earlier
-        return torch.addmm(summed, *factors).to(weight.dtype)
-
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        return self._adaptation.factors(self._name)
-
-    def _with_earlier(self, weight: Tensor) -> Tensor:
-        earlier = self._adaptation.earlier(self._name)
-        return weight if earlier is None else (weight.float() + earlier).to(weight.dtype)
 
 
 def _learns(name: str, moves: str) -> bool:
