@@ -95,7 +95,7 @@ def _replace(path: Path, content: bytes) -> None:
             dir=path.parent, prefix=f".{path.name}.", suffix=".cns-part", delete=False
         ) as file:
             temporary = Path(file.name)
-            os.chmod(temporary, _ordinary_mode(path))
+            _give_ordinary_mode(temporary, path)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -109,6 +109,13 @@ def _remove_leftovers(folder: Path) -> None:
     for entry in folder.iterdir():
         if _LEFTOVER.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
             entry.unlink(missing_ok=True)
+
+
+def _give_ordinary_mode(temporary: Path, path: Path) -> None:
+    try:
+        os.chmod(temporary, _ordinary_mode(path))
+    except OSError as error:  # some mounts know no modes, and the file itself can be written there
+        logging.info(f"{path} keeps the mode of a temporary file ({error}).")
 
 
 def _ordinary_mode(path: Path) -> int:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .model_folder import check_weights, is_hugging_face_id, model_config
+from .model_folder import MakeRoom, bytes_of, check_weights, is_hugging_face_id, model_config, no_room
 
 QUESTION = "Describe this picture in one short sentence."
 _FILES = "config.json, model.safetensors, tokenizer and preprocessor files"
@@ -25,12 +25,7 @@ _BEAMS = 3  # of models that are given the picture alone; these are small, and s
 _NO_REPEAT = 3  # words
 _ONLY_PICTURE = "It was given the picture alone; some models need an instruction besides: write one."
 
-MakeRoom = Callable[[int], None]
 OnToken = Callable[[], None]
-
-
-def _nothing(bytes_needed: int) -> None:
-    """Makes no room."""
 
 
 def _go_on() -> None:
@@ -53,7 +48,7 @@ class Captioner:
         source: str,
         device: torch.device | str,
         cache_dir: str | None = None,
-        make_room: MakeRoom = _nothing,
+        make_room: MakeRoom = no_room,
     ) -> Captioner:
         """Load a folder of an image-to-text model, or a Hugging Face id (downloaded to `cache_dir` once).
 
@@ -96,7 +91,7 @@ class Captioner:
             )
         if torch.device(device).type == "cpu":
             model = model.float()  # half precision is slow there, or not there at all
-        make_room(sum(p.numel() * p.element_size() for p in model.parameters()))
+        make_room(bytes_of(model))
         return cls(source, model.eval().to(device), *parts)
 
     def close(self) -> None:

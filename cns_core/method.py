@@ -67,6 +67,7 @@ class Material(Protocol):
     """What a method may look at before a concept is trained."""
 
     device: torch.device  # to compute on
+    text_device: torch.device  # that prompts are read on
 
     @property
     def layout(self) -> ProjectionLayout:

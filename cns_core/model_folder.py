@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .picture_files import stays_inside
 from .values import shown
 
+MakeRoom = Callable[[int], None]  # told how many bytes are about to be moved to a device
+
 _HUGGING_FACE_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def no_room(needed: int) -> None:
+    """Makes none, where there is no host to ask."""
+
+
+def bytes_of(model: Any) -> int:
+    """Of a model's parameters."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def is_hugging_face_id(name: str) -> bool:

@@ -141,10 +141,14 @@ class Protected:
         return self.settings.floor * float(self.general.trace()) / len(self.general)
 
 
+def automatic_count(text_device: torch.device) -> int:
+    """How many general prompts are read where nobody says: as many as the text encoder's device can do."""
+    return AUTOMATIC_ON_CPU if text_device.type == "cpu" else AUTOMATIC_ON_GPU
+
+
 def protect(material: Material, settings: Protection) -> Protected:
     """Measure what general prompts, the class word and earlier concepts say; long work the first time."""
-    automatic = AUTOMATIC_ON_CPU if material.device.type == "cpu" else AUTOMATIC_ON_GPU
-    general = general_prompts(settings.general_prompts or automatic)
+    general = general_prompts(settings.general_prompts or automatic_count(material.text_device))
     keep = tuple(line.strip() for line in settings.keep.splitlines() if line.strip())
     earlier = material.earlier
     if settings.protected_tokens != ALL_TOKENS:

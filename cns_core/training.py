@@ -147,8 +147,11 @@ class ConceptTrainer:
 
     @property
     def bytes_to_come(self) -> int:
-        """What the first step adds for good: gradients and Adam's two moments, in float32."""
-        return 12 * sum(p.numel() for group in self.groups for p in group.parameters)
+        """What the first step adds, in float32: gradients, Adam's two moments, and on a GPU what Adam takes
+        meanwhile, since it moves all parameters at once there.
+        """
+        each = 12 if self.backend.device.type == "cpu" else 16
+        return each * sum(p.numel() for group in self.groups for p in group.parameters)
 
     def run(self, on_step: OnStep | None = None, stop_asked: StopAsked | None = None) -> None:
         """Train from where the state stands to the last step, or to one after which `stop_asked` says that

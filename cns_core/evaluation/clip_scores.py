@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model_folder import check_weights, is_hugging_face_id, model_config
+from ..model_folder import MakeRoom, bytes_of, check_weights, is_hugging_face_id, model_config, no_room
 from ..prompt_tokens import replaced, unknown_tokens
 from ..values import shown
 
@@ -132,8 +132,16 @@ class ClipScorer:
         self.max_tokens: int = model.config.text_config.max_position_embeddings
 
     @classmethod
-    def load(cls, source: str, device: torch.device | str, cache_dir: str | None = None) -> ClipScorer:
+    def load(
+        cls,
+        source: str,
+        device: torch.device | str,
+        cache_dir: str | None = None,
+        make_room: MakeRoom = no_room,
+    ) -> ClipScorer:
         """Load a `transformers` CLIPModel folder, or a Hugging Face id (downloaded to `cache_dir` once).
+
+        make_room: is told how many bytes are about to be moved to the device.
 
         Raises ValueError when the folder is missing, holds another kind of model or lacks weights, or when
         the download fails.
@@ -167,7 +175,9 @@ class ClipScorer:
                 "transformers fills them at random. Use a full CLIPModel, text and vision with both "
                 "projections."
             )
-        return cls(model.eval().float().to(device), tokenizer, *_pixel_statistics(source, where))
+        model = model.eval().float()
+        make_room(bytes_of(model))
+        return cls(model.to(device), tokenizer, *_pixel_statistics(source, where))
 
     def encode_images(self, images: Images, on_progress: OnPictures = _nothing) -> Tensor:
         """Unit vectors (N, d), on the CPU, one for each picture.

@@ -15,6 +15,7 @@ class Family:
     name: in memory files; title: for people; host_class: of its configuration in the host's supported models.
     text_width: of the features that its keys and values read.
     latent_factor: pixels along a side of a latent cell.
+    least_side: pixels, below which what it draws falls apart; 0 where nothing is said of it.
     told_sizes: whether its U-Net is told how large a picture was and where it was cut.
     architecture, base_version: in `modelspec.architecture` and `ss_base_model_version`, for other tools.
     """
@@ -27,6 +28,7 @@ class Family:
     base_version: str
     latent_factor: int = 8
     told_sizes: bool = False
+    least_side: int = 0
 
     def projections(self, shapes: Mapping[str, Iterable[int]]) -> ProjectionLayout:
         """The key and value matrices among a U-Net's weights (`name -> shape`);

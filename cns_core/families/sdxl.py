@@ -10,4 +10,5 @@ SDXL = Family(
     architecture="stable-diffusion-xl-v1-base",
     base_version="sdxl_base_v1-0",
     told_sizes=True,
+    least_side=768,
 )

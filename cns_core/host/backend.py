@@ -22,6 +22,7 @@ from .text import SplicedTokenizer, encode_prompts, with_tokens
 from .training_memory import TrainingMemory
 from .types import Clip, Model
 from .weight_wrappers import weights_wrapped
+from .whole_models import load_whole, whole_clip, whole_model
 
 
 class HostBackend:
@@ -47,16 +48,11 @@ class HostBackend:
         self._family = model_family(model)
         self.device = torch.device(model.load_device)
         self.token = token
-        clone = (
-            model.clone(disable_dynamic=True)
-            if "disable_dynamic" in _clone_arguments(model)
-            else model.clone()
-        )
         new = {token: dict(token_vectors)} if token else {}
-        self.clip = with_tokens(clip, {**known, **new})
+        self.clip = with_tokens(whole_clip(clip), {**known, **new})
         self._text_device = torch.device(self.clip.patcher.load_device)
         self.precision = precision or fastest_precision(self.device, self._text_device)
-        self.model = _computing_in(clone, self.precision.unet)
+        self.model = _computing_in(whole_model(model), self.precision.unet)
         self._spliced = {
             n: t for n, t in vars(self.clip.tokenizer).items() if isinstance(t, SplicedTokenizer)
         }
@@ -155,14 +151,7 @@ class HostBackend:
             self._load()
 
     def _load(self) -> None:
-        management.load_models_gpu([self.clip.patcher, self.model], force_full_load=True)
-        if getattr(self.model.model, "model_lowvram", False):
-            size, loaded = self.model.model_size() / 2**20, self.model.loaded_size() / 2**20
-            raise RuntimeError(
-                f"Only {loaded:.0f} of the U-Net's {size:.0f} MB fit into GPU memory; "
-                "training needs all of it. Close other programs, unload other models, "
-                "or start ComfyUI without --lowvram."
-            )
+        load_whole(self.model, self.clip)
         encoder = self.clip.cond_stage_model
         dtypes = {self.model.model: self.precision.unet, **weight_dtypes(encoder, self.precision.text)}
         self._loaded.enter_context(frozen_weights(dtypes))
@@ -207,8 +196,3 @@ def _pytorch_attention(func: Any, *args: Any, **kwargs: Any) -> Tensor:
     """Flash, sage and split attention have no (or a slow) backward; PyTorch's has."""
     attended: Tensor = comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
     return attended
-
-
-def _clone_arguments(model: Model) -> tuple[str, ...]:
-    code = type(model).clone.__code__
-    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

@@ -10,9 +10,7 @@ import comfy.model_management as management
 from ..captioner import Captioner
 from . import paths
 from .model_source import told_fetched
-
-_BESIDE = 1.2  # times the weights: what a picture takes while it is looked at
-_AT_LEAST = 2**28  # bytes, of it
+from .room import make_room
 
 
 @contextmanager
@@ -22,12 +20,7 @@ def captioner(name: str) -> Iterator[tuple[Captioner, list[str]]]:
     """
     cache, source = paths.models_folder() / "caption_models", paths.caption_model(name)
     notes = told_fetched(source, cache, "caption model")
-    device = management.get_torch_device()
-
-    def make_room(needed: int) -> None:
-        management.free_memory(int(needed * _BESIDE) + _AT_LEAST, device)
-
-    loaded = Captioner.load(source, device, str(cache), make_room)
+    loaded = Captioner.load(source, management.get_torch_device(), str(cache), make_room)
     try:
         yield loaded, notes
     finally:

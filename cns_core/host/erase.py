@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-import comfy.model_management as management
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from ..general_prompts import general_prompts
 from ..interference import GENERAL, interference
 from ..memory import ConceptMemory, LearnedConcept
 from ..method import Change
-from ..protected import ALL_TOKENS, AUTOMATIC_ON_CPU, AUTOMATIC_ON_GPU
+from ..protected import ALL_TOKENS, automatic_count
 from .erase_by_training import ToTrain, erase_by_training
 from .model import BaseModel, check_trainable, read_base
 from .progress import Progress
@@ -149,8 +148,7 @@ def _moments(
     """Second moments `(d, d)` of all that stays, by group: of all general prompts, of each word and of each
     concept a mean over its prompts.
     """
-    on_cpu = management.get_torch_device().type == "cpu"
-    count = settings.general_prompts or (AUTOMATIC_ON_CPU if on_cpu else AUTOMATIC_ON_GPU)
+    count = settings.general_prompts or automatic_count(reader.device)
     keep = lines_of(settings.keep)
     instead = tuple(word for word in dict.fromkeys(what.instead) if word)
     taught = earlier.taught()

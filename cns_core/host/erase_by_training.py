@@ -24,6 +24,7 @@ from ..weight_scopes import weights_in
 from .apply import apply_changes
 from .backend import HostBackend, training_mode
 from .draw import Sampling, draw_latents
+from .kept import remove
 from .known_models import lasting_digest
 from .model import BaseModel, weights_of
 from .models_key import latents_key
@@ -110,7 +111,7 @@ class _Training:
                 raise
             change = adaptation.learned()
         run.notes += backend.memory.notes
-        run.checkpoint_file.unlink(missing_ok=True)
+        remove(run.checkpoint_file)
         losses = {name: torch.tensor(values) for name, values in trainer.losses.items()}
         return Trained(change, losses, run.notes)
 

@@ -2,7 +2,8 @@
 
 The host loads models under `inference_mode`, and autograd cannot save such tensors. Where weights are kept
 in another dtype than is computed in, the host casts each of them at every call, and autograd keeps the casts
-until the backward; cast once, they take the same memory and no time.
+until the backward; cast once, they take the same memory and no time. What they were cast from waits in main
+memory: a GPU that held SDXL's weights twice would be full before the first step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+_ASIDE = torch.device("cpu")
 _CAST = (torch.float16, torch.bfloat16, torch.float32)  # fp8 weights come with scales that the host applies
 
 
@@ -26,6 +28,8 @@ def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype | None]) -> It
     Must be entered outside `inference_mode`.
     """
     swapped: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    made: dict[int, Tensor] = {}  # by what they were made from, which several modules may share
+    aside: list[tuple[Tensor, torch.device]] = []
     dtypes = {module: dtype for root, dtype in compute_dtypes.items() for module in root.modules()}
     try:
         for module, dtype in dtypes.items():
@@ -34,7 +38,12 @@ def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype | None]) -> It
                 for name, tensor in tensors.items():
                     if tensor is None:
                         continue
-                    ready = _ready(tensor, wanted if isinstance(tensor, nn.Parameter) else None)
+                    if (ready := made.get(id(tensor))) is None:
+                        ready = _ready(tensor, wanted if isinstance(tensor, nn.Parameter) else None)
+                        made[id(tensor)] = ready
+                        if ready.dtype != tensor.dtype and tensor.device != _ASIDE:
+                            aside.append((tensor, tensor.device))
+                            _move(tensor, _ASIDE)
                     if ready is not tensor:
                         swapped.append((tensors, name, tensor))  # type: ignore[arg-type]
                         tensors[name] = ready  # type: ignore[assignment]
@@ -42,6 +51,15 @@ def frozen_weights(compute_dtypes: Mapping[nn.Module, torch.dtype | None]) -> It
     finally:
         for tensors, name, tensor in swapped:
             tensors[name] = tensor
+        made.clear()
+        for tensor, device in aside:
+            _move(tensor, device)
+
+
+def _move(tensor: Tensor, device: torch.device) -> None:
+    """The same object, its values elsewhere."""
+    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+        tensor.data = tensor.data.to(device)
 
 
 def _ready(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

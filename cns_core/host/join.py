@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import comfy.model_management as management
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from ..joining.join import Joined, Seen, check_joinable, join
 from ..joining.rule import TWO_PROMPTS, Evidence, Joining, Reading
 from ..memory import ConceptMemory, LearnedConcept
 from ..moments import second_moment
-from ..protected import ALL_TOKENS, AUTOMATIC_ON_CPU, AUTOMATIC_ON_GPU
+from ..protected import ALL_TOKENS, automatic_count
 from .model import read_base
 from .prompt_reader import PromptReader
 from .text import inner_tokenizers, known_tokens, with_tokens
@@ -51,8 +50,7 @@ def join_memories(
     reader = PromptReader(clip, tokens, width, on_progress)
     concepts = [concept for memory in memories for concept in memory.concepts]
     read = _Read(reader, with_tokens(clip, tokens), concepts, width)
-    on_cpu = management.get_torch_device().type == "cpu"
-    prompts = general_prompts(AUTOMATIC_ON_CPU if on_cpu else AUTOMATIC_ON_GPU)
+    prompts = general_prompts(automatic_count(reader.device))
     as_class = [
         caption for memory in memories for taught in memory.taught() for caption in taught.class_captions()
     ]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,20 +85,14 @@ def prune(limits: Limits, in_use: Iterable[Path] = ()) -> str:
 
     A training that was stopped goes only when it is too old: it is not finished.
     """
-    root, spared = work_folder(""), set(in_use)
-    found = []
-    for path in root.rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.name != LOCK_NAME and path not in spared:
-            about = path.stat()
-            found.append((about.st_mtime, about.st_size, path))
-    found.sort()
+    root, spared = work_folder(""), {*in_use}
+    found = sorted(_files_in(root, spared))
     too_much = sum(size for _, size, _ in found) - limits.keep_gb * 1e9
     oldest = time.time() - limits.keep_days * _DAY
     count, freed = 0, 0
     for last_use, size, path in found:
         unfinished = path.name.endswith(CHECKPOINT)
-        if last_use < oldest or (freed < too_much and not unfinished):
-            path.unlink(missing_ok=True)
+        if (last_use < oldest or (freed < too_much and not unfinished)) and remove(path):
             count, freed = count + 1, freed + size
     if not count:
         return ""
@@ -106,6 +101,29 @@ def prune(limits: Limits, in_use: Iterable[Path] = ()) -> str:
         f"longest went from {root}, to keep within {limits.keep_gb:g} GB and {limits.keep_days:g} days "
         "(keep gigabytes and keep days of Continual Train)."
     )
+
+
+def remove(path: Path) -> bool:
+    """Whether it is gone now. What cannot be removed stays, and is noted in the log: nobody waits for it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:  # a folder that cannot be written, or a file that another program holds open
+        logging.info(f"CNS: {path} could not be removed ({error}).")
+        return False
+    return True
+
+
+def _files_in(root: Path, spared: Collection[Path]) -> Iterator[tuple[float, int, Path]]:
+    """When each was last used, its bytes, and where it is."""
+    for path in root.rglob("*"):
+        if path.name == LOCK_NAME or path in spared:
+            continue
+        try:
+            about = path.lstat()
+        except OSError:  # another ComfyUI on this folder was faster
+            continue
+        if stat.S_ISREG(about.st_mode):
+            yield about.st_mtime, about.st_size, path
 
 
 def _told(text: str) -> str:

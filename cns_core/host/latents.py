@@ -30,6 +30,11 @@ def encode_pixels(loaded: Loaded, pixels: Tensor) -> Tensor:
             f"the U-Net needs {channels} channels and sides divided by {factor}. "
             "Connect the VAE that belongs to the MODEL."
         )
+    if not bool(torch.isfinite(latent).all()):
+        raise ValueError(
+            "This VAE makes numbers of a picture that are not finite, as SDXL's own does in float16. Start "
+            "ComfyUI with --fp32-vae or --bf16-vae, or connect a VAE that is mended for float16."
+        )
     return model.process_latent_in(latent).float().cpu().clone()  # type: ignore[no-any-return]
 
 

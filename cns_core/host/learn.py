@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+import comfy.model_management as management
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from ..thumbnails import jpeg_of
 from ..tokens import TokenVectors, initial_vectors
 from ..training import ConceptTrainer, StepReport, TrainingData
 from ..within import start
+from . import notices
 from .backend import HostBackend, training_mode
 from .draw import draw
 from .kept import Limits, prune
@@ -223,6 +225,7 @@ def _learned_now(learning: LearningRun) -> Learned:
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
+        management.unload_all_models()  # as the host does, which does not know this error for what it was
         raise RuntimeError(
             f"Out of memory while training at batch size {learning.lesson.settings.batch_size} ({error}). "
             "Lower the concept's resolution or the batch size (gradient accumulation makes up for it), "
@@ -313,8 +316,17 @@ class LearningRun:
         if not self.base.family.told_sizes:
             return []
         sizes = [(image.pixels.shape[0], image.pixels.shape[1]) for image in self.lesson.concept.images]
-        framings = self.lesson.concept.framings()
-        return [told([(f or Framing(size), size) for f, size in zip(framings, sizes, strict=True)])]
+        framings, family = self.lesson.concept.framings(), self.base.family
+        notes = [told([(f or Framing(size), size) for f, size in zip(framings, sizes, strict=True)])]
+        side = round(max(height * width for height, width in sizes) ** 0.5)
+        if side < family.least_side:
+            small = (
+                f"{family.title} draws at 1024 px and falls apart below {family.least_side}, and these "
+                f"pictures have about {side}: set resolution of Load Concept Images to 1024."
+            )
+            notices.tell(small)
+            notes.append(small)
+        return notes
 
     def _to_be_kept(self, trainer: ConceptTrainer) -> int:
         """Bytes, generously: a checkpoint, and a result beside it, whose new part is no larger."""

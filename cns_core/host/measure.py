@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import comfy.model_management as management
 import torch
 
 from ..general_prompts import general_prompts
 from ..interference import GENERAL, Interference, interference
 from ..memory import ConceptMemory
-from ..protected import ALL_TOKENS, AUTOMATIC_ON_CPU, AUTOMATIC_ON_GPU
+from ..protected import ALL_TOKENS, automatic_count
 from .model import read_base
 from .prompt_reader import PromptReader
 from .types import Clip, Model, OnProgress
@@ -30,10 +29,9 @@ def measured(
     base = read_base(model, clip)
     memory.check_base(base.identity)
     memory.check_fits(base.layout, base.unet, base.token_widths)
-    on_cpu = management.get_torch_device().type == "cpu"
-    prompts = general_prompts(AUTOMATIC_ON_CPU if on_cpu else AUTOMATIC_ON_GPU)
     width = base.layout.shapes[0][1]
     reader = PromptReader(clip, memory.token_vectors(), width, on_progress)
+    prompts = general_prompts(automatic_count(reader.device))
     taught = memory.taught()
     groups = [prompts, *(concept.captions for concept in taught)]
     general, *own = reader.second_moments(groups, ALL_TOKENS, lasting=1)

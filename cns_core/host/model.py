@@ -23,6 +23,7 @@ from .patches import forward_patches
 from .text import token_tables
 from .types import Clip, Model
 from .weights import Weights
+from .whole_models import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +137,7 @@ def check_trainable(model: Model, clip: Clip) -> None:
             "concepts are learned without. Connect the CLIP from before the node that sets them."
         )
     noise_levels(model)
+    check_whole(model, clip)
 
 
 def noise_levels(model: Model) -> NoiseLevels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -112,6 +112,7 @@ class HostMaterial:
         self._base, self._model = base, model
         known = {} if memory is None else memory.token_vectors()
         self._reader = PromptReader(clip, known, base.layout.shapes[0][1], on_progress)
+        self.text_device = self._reader.device
 
     @property
     def notes(self) -> list[str]:
@@ -123,7 +124,7 @@ class HostMaterial:
 
     def weights(self, layout: ProjectionLayout | None = None) -> Mapping[str, Tensor]:
         found = self._base.weights if layout is None else weights_of(self._model, layout)
-        return {name: weight.to(self.device).float() for name, weight in found.items()}
+        return _MovedOneByOne(found, self.device)
 
     def features(
         self, captions: Sequence[str], general: Sequence[str], tokens: str
@@ -133,3 +134,19 @@ class HostMaterial:
 
     def second_moments(self, groups: Sequence[Sequence[str]], tokens: str, lasting: int) -> list[Tensor]:
         return self._reader.second_moments(groups, tokens, lasting)
+
+
+class _MovedOneByOne(Mapping[str, Tensor]):
+    """Weights, float32 and on the device when they are asked for: SDXL's at once would take 1.4 GB there."""
+
+    def __init__(self, weights: Mapping[str, Tensor], device: torch.device) -> None:
+        self._weights, self._device = weights, device
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._weights[name].to(self._device).float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)

@@ -35,12 +35,14 @@ class PromptReader:
 
     Attributes:
         notes: for the user, about what is kept on disk.
+        device: that the text encoder computes on.
     """
 
     def __init__(
         self, clip: Clip, tokens: Mapping[str, TokenVectors], width: int, on_progress: OnProgress
     ) -> None:
         self.notes: list[str] = []
+        self.device = torch.device(clip.patcher.load_device)
         self._clip, self._width, self._on_progress = clip, width, on_progress
         self._with_tokens = with_tokens(clip, tokens) if tokens else clip
 

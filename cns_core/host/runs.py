@@ -14,7 +14,7 @@ from pathlib import Path
 from ..checkpoint import CheckpointError, TrainerState, load_state, save_state
 from ..memory import ConceptMemory, LearnedConcept
 from ..memory_file import MemoryFileError, load_memory, save_memory
-from .kept import CHECKPOINT, set_aside, used
+from .kept import CHECKPOINT, remove, set_aside, used
 from .paths import check_writable
 
 _RUN = "cns_run"  # in the result's metadata: which run's it is
@@ -119,4 +119,4 @@ class Run:
                 "Memory: once ComfyUI is closed, nothing else holds it."
             )
             return
-        self.checkpoint_file.unlink(missing_ok=True)
+        remove(self.checkpoint_file)

@@ -7,6 +7,7 @@ import comfy.model_management as management
 from ..evaluation.clip_scores import ClipScorer
 from . import paths
 from .model_source import told_fetched
+from .room import make_room
 
 
 def load_scorer(name: str) -> tuple[ClipScorer, list[str]]:
@@ -15,4 +16,4 @@ def load_scorer(name: str) -> tuple[ClipScorer, list[str]]:
     """
     cache, source = paths.models_folder() / "clip_score", paths.clip_model(name)
     notes = told_fetched(source, cache, "CLIP model")
-    return ClipScorer.load(source, management.get_torch_device(), str(cache)), notes
+    return ClipScorer.load(source, management.get_torch_device(), str(cache), make_room), notes

@@ -210,6 +210,8 @@ def _encoded(clip: Clip, prompts: Sequence[str]) -> TextFeatures:
     plain = {n: [[e[:2] for e in section] for t in tokens for section in t[n]] for n in tokens[0]}
     model = clip.cond_stage_model
     model.reset_clip_options()
+    # As the host's own encoding: where it streams weights in, they lie elsewhere than they are computed on.
+    model.set_clip_options({"execution_device": clip.patcher.load_device})
     if clip.layer_idx is not None:
         model.set_clip_options({"layer": clip.layer_idx})
     cross, pooled = model.encode_token_weights(plain)[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -43,8 +44,9 @@ class MemoryUse:
 
 
 class TrainingMemory:
-    """Decides before each forward, by arithmetic: only the first one that keeps anything is preceded by three
-    forwards on a corner of its latents, in which what is kept is counted (`footprint.py`).
+    """Decides before each forward, by arithmetic, and tells before the first one what a step needs and what
+    is free. Only that one is preceded by three forwards on a corner of its latents, in which what is kept is
+    counted (`footprint.py`).
 
     Attributes:
         to_come: bytes that are still to be taken in training: of gradients and the optimizer's state.
@@ -63,38 +65,53 @@ class TrainingMemory:
 
     def forward(self, z_t: Tensor, predict: Predict) -> AbstractContextManager[None]:
         """The context for a forward of latents `(B, C, h, w)`. predict: the same for other latents."""
-        if not torch.is_grad_enabled() or self.use.checkpointing == NEVER:
+        if not torch.is_grad_enabled():
             return nullcontext()
-        if self.use.checkpointing == AUTOMATIC and not self._recomputes:
-            self._recomputes = not self._fits(z_t, predict)
-        if self.use.checkpointing == ALWAYS or self._recomputes:
-            return recomputed(self._blocks)
-        return nullcontext()
+        first = self._footprint is None
+        if first or (self.use.checkpointing == AUTOMATIC and not self._recomputes):
+            whole, less = self._needs(z_t, predict)
+            self._recomputes = self.use.checkpointing == ALWAYS or (
+                self.use.checkpointing == AUTOMATIC and whole > self._free
+            )
+            if first or self._recomputes:
+                self._tell(whole, less)
+        return recomputed(self._blocks) if self._recomputes else nullcontext()
 
-    def _fits(self, z_t: Tensor, predict: Predict) -> bool:
-        """Whether a step goes without checkpointing; tells what is done where it does not."""
+    def _needs(self, z_t: Tensor, predict: Predict) -> tuple[float, float]:
+        """Bytes that a step takes, and those with checkpointing."""
         if self._footprint is None:
             self._free = float(management.get_free_memory(self._device))
             self._footprint = self._counted(z_t, predict)
         rows, cells = z_t.shape[0], z_t.shape[2] * z_t.shape[3]
         found = self._footprint
-        whole = self.needed(found.whole.bytes(rows, cells))
-        if whole <= self._free:
-            return True
-        less = self.needed(found.recomputed.bytes(rows, cells))
-        told = (
-            f"A training step needs about {_gb(whole)} beside the loaded models, and {_gb(self._free)} are "
-            f"free: gradient checkpointing was switched on, with which it needs {_gb(less)} and takes about "
-            "half as long again."
-        )
+        return self.needed(found.whole.bytes(rows, cells)), self.needed(found.recomputed.bytes(rows, cells))
+
+    def _tell(self, whole: float, less: float) -> None:
+        needs = f"A training step needs about {_gb(whole)} beside the loaded models"
+        needs += f", and {_gb(self._free)} are free"
+        switched_on = self._recomputes and self.use.checkpointing == AUTOMATIC
+        takes = less if self._recomputes else whole
+        if switched_on:
+            told = (
+                f"{needs}: gradient checkpointing was switched on, with which it needs {_gb(less)} and takes "
+                "about half as long again."
+            )
+        elif self._recomputes:
+            told = f"{needs}; with gradient checkpointing it needs {_gb(less)}."
+        elif whole > self._free:
+            told = f"{needs}: set checkpointing to automatic, with which it needs {_gb(less)}."
+        else:
+            told = f"{needs}."
         if less > self._free:
             told += (
                 " That may still be too much: lower the batch size (gradient accumulation makes up for it) "
                 "or the concept's resolution, use prior 'none', or close other programs."
             )
         self.notes.append(told)
-        notices.tell(told, warns=less > self._free)
-        return False
+        if switched_on or takes > self._free:
+            notices.tell(told, warns=takes > self._free)
+        else:
+            logging.info(f"CNS: {told}")
 
     def needed(self, kept: float) -> float:
         """Bytes that a step takes, of those that its forward keeps."""

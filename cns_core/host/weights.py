@@ -10,10 +10,15 @@ import comfy.model_management as management
 import torch
 from torch import Tensor
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
 
 class Weights:
     """The weights of a patcher whose names start with `prefix`, read clean: whatever this or another clone
     has the host hold merged at the moment.
+
+    Raises (whatever reads a weight):
+        ValueError: they are of a kind that only the node that loaded them can read.
     """
 
     def __init__(self, patcher: Any, prefix: str = "") -> None:
@@ -46,10 +51,19 @@ class Weights:
 
 
 def _held(found: Sequence[Any]) -> Tensor:
-    """A plain tensor; quantised ones, which the host has subclasses for, are dequantised."""
+    """A plain tensor; quantised ones, which the host has a subclass for, are dequantised."""
     weight, convert = found[0]
     weight = convert(weight) if convert is not None else weight
-    plain: Tensor = weight if type(weight) in (Tensor, torch.nn.Parameter) else weight.dequantize()
+    if type(weight) in _PLAIN:
+        return weight  # type: ignore[no-any-return]
+    try:
+        plain: Tensor = weight.dequantize()
+    except (NotImplementedError, RuntimeError, AttributeError) as error:
+        raise ValueError(
+            f"This model's weights are held as {type(weight).__name__}, as some custom loaders do (GGUF and "
+            "the like), which cannot be read here. Load the model as a .safetensors file with ComfyUI's own "
+            "loaders; fp8 is possible."
+        ) from error
     return plain
 
 

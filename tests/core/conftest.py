@@ -178,7 +178,8 @@ class ToyMaterial:
     def __init__(
         self, backend: ToyBackend, captions: Sequence[str], general: int, memory: ConceptMemory | None = None
     ) -> None:
-        self.layout, self.captions, self.device = backend.layout, tuple(captions), torch.device("cpu")
+        self.layout, self.captions = backend.layout, tuple(captions)
+        self.device = self.text_device = torch.device("cpu")
         self.taught = Taught(backend.token, "word1", tuple(c.replace("word1", "<new>") for c in captions))
         self.earlier = () if memory is None else memory.taught()
         self._backend, self._general = backend, [f"a photo of word{i}" for i in range(general)]

@@ -60,7 +60,8 @@ def backward(backend_module, random_model, float32):
 def test_a_step_that_fits_goes_as_ever(backward, counted, free, untouched):
     free(2**40)
     _, memory = backward()
-    assert not memory.notes and len(counted) == 3
+    (told,) = memory.notes
+    assert told.endswith("are free.") and "checkpointing" not in told and len(counted) == 3
 
 
 def test_a_step_that_would_not_fit_is_computed_twice_and_gives_the_same(backward, counted, free, untouched):
@@ -75,9 +76,13 @@ def test_a_step_that_would_not_fit_is_computed_twice_and_gives_the_same(backward
 
 def test_it_can_be_had_always_or_never(backward, counted, free, untouched):
     free(SMALL)
-    never, memory = backward("never")
-    always, same = backward("always")
-    assert not memory.notes and not same.notes and not counted
+    never, without = backward("never")
+    always, with_it = backward("always")
+    assert "set checkpointing to automatic, with which it needs" in without.notes[0]
+    assert "; with gradient checkpointing it needs" in with_it.notes[0]
+    assert all("lower the batch size" in memory.notes[0] for memory in (without, with_it))
+    free(2**40)
+    assert all("lower" not in backward(way)[1].notes[0] for way in ("never", "always"))
     assert all(torch.equal(one, other) for one, other in zip(never, always, strict=True))
     with pytest.raises(ValueError, match="checkpointing is 'now and then'"):
         backward("now and then")
@@ -113,5 +118,5 @@ def test_the_node_tells(train, dog, dog_neurons, free, untouched):
     text = train(dog, dog_neurons, seed=77)[2]
     assert "A training step needs about" in text and "gradient checkpointing was switched on" in text
     free(2**40)
-    assert "A training step needs" not in train(dog, dog_neurons, seed=78)[2]
-    assert "A training step needs" not in train(dog, dog_neurons, seed=79, checkpointing="never")[2]
+    text = train(dog, dog_neurons, seed=78)[2]
+    assert "A training step needs" in text and "checkpointing" not in text
