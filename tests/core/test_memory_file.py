@@ -447,6 +447,15 @@ def test_files_can_be_read_by_those_whom_the_umask_lets(tmp_path):
     assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o640
 
 
+def test_a_mount_that_knows_no_modes_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    write_atomically(tmp_path / "m.safetensors", b"x")
+    assert (tmp_path / "m.safetensors").read_bytes() == b"x"
+
+
 def test_a_file_of_before_has_no_sample_and_a_damaged_one_is_refused(saved):
     with safe_open(saved, framework="pt") as file:
         metadata, names = file.metadata(), file.keys()

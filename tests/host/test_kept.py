@@ -317,3 +317,31 @@ def test_what_was_not_used_for_longest_goes_when_it_is_too_much(comfy, train, do
     assert "2 files" in train(dog, dog_neurons, seed=65, keep_days=2)[2]
     assert not any(path.exists() for path in left)
     assert "taken from disk" in train(dog, dog_neurons, seed=64)[2]
+
+
+def test_clean_up_that_fails_costs_no_training(train, dog, dog_neurons, work, monkeypatch):
+    """A file that another program holds open, and one that another ComfyUI has just removed."""
+    from ComfyUI_CNS.cns_core.host import kept
+
+    old, gone = work("runs") / "old.safetensors", work("runs") / "gone.safetensors"
+    for path in (old, gone):
+        path.write_bytes(b"x")
+        os.utime(path, (0, 0))
+    unlink, lstat = kept.Path.unlink, kept.Path.lstat
+
+    def held_open(path, missing_ok=False):
+        if path == old:
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        unlink(path, missing_ok)
+
+    def removed_meanwhile(path):
+        if path == gone:
+            unlink(path, True)
+        return lstat(path)
+
+    monkeypatch.setattr(kept.Path, "unlink", held_open)
+    monkeypatch.setattr(kept.Path, "lstat", removed_meanwhile)
+    memory = train(dog, dog_neurons, seed=66)[0]
+    assert len(memory) == 1 and old.exists() and not gone.exists()
+    monkeypatch.undo()
+    assert "1 file of earlier work" in train(dog, dog_neurons, seed=67)[2] and not old.exists()

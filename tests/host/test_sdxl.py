@@ -199,6 +199,7 @@ def test_learning_on_zero_terminal_snr_tells_the_sizes_and_stays_finite(
     assert all(values.isfinite().all() for values in concept.losses.values())
     assert all(vector.isfinite().all() for vector in concept.token_vectors.values())
     assert any("40 x 32 to 80 x 64 pixels" in note and "1 of 2 was smaller" in note for note in learned.notes)
+    assert any("below 768, and these pictures have about 64" in note for note in learned.notes)
 
 
 @pytest.mark.parametrize("t", [998, 999])
