@@ -25,9 +25,9 @@ from devtools.staging import JUDGE, SHIPPED_CONCEPTS
 
 from .jobs import Do, Record, Records
 from .pictures import write_sheets
-from .report import summary
+from .report import score_of, summary
 from .streams import AT_THE_END, EACH, FOURS, NEVER, every_concept, folders_of_set, stream_job
-from .variants import SETTINGS, VARIANTS
+from .variants import DEFAULTS, SETTINGS, VARIANTS
 from .worker import Worker
 
 
@@ -50,7 +50,9 @@ def main() -> int:
 def run(options: argparse.Namespace, settings: dict[str, Any], do: Do) -> list[Record]:
     """Do every run that is asked for and not in the output file yet; all of their records."""
     base = {"resolution": options.resolution, "cfg": options.cfg}
-    records = Records(options.output, {name: default for name, default, _ in SETTINGS})
+    if options.checkpoint is not None:
+        base["base"] = options.checkpoint.stem
+    records = Records(options.output, DEFAULTS)
     jobs = [
         stream_job(stream, method, seed, options.draw, settings, **base)
         for seed in range(options.seeds)
@@ -121,7 +123,8 @@ def _line(record: dict[str, Any]) -> str:
     line = f"{' -> '.join(record['stream'])}, {record['method']}, seed {record['seed']}: mean fit {fit:.4f}"
     if not last["scores"]:
         return line
-    return f"{line}, mean score {statistics.mean(s['score'] for s in last['scores'].values()):.3f}"
+    scores = [score for found in last["scores"].values() if (score := score_of(found)) == score]
+    return f"{line}, mean score {statistics.mean(scores):.3f}" if scores else line
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ Record = dict[str, Any]
 Do = Callable[["Job"], Mapping[str, Any]]
 
 LEARN = "learn"  # of records that were written before there were other kinds
+_DECIDED_BY = "decided_by"  # in a record: which of its entries were the job's values
+_LOOKED_AT_BESIDES = ("prompts_of",)  # nothing that is learned or measured otherwise depends on it
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,16 @@ class Job:
     values: Mapping[str, Any]
 
     def is_in(self, record: Record, absent: Mapping[str, Any]) -> bool:
-        """Whether a record is of this job. absent: what values are where a record does not tell them."""
-        return record.get("kind", LEARN) == self.kind and all(
+        """Whether a record is of this job. absent: what values are where a record, or a job, does not tell
+        them.
+        """
+        if record.get("kind", LEARN) != self.kind:
+            return False
+        # A record of other settings is of another job, which may be one that has no word for them.
+        beyond = {*record.get(_DECIDED_BY, absent)} & {*record} - {*self.values, *_LOOKED_AT_BESIDES}
+        return all(
             record.get(name, absent.get(name)) == value for name, value in self.values.items()
-        )
+        ) and all(name in absent and record[name] == absent[name] for name in beyond)
 
     def told(self) -> str:
         """In a few words."""
@@ -70,7 +78,7 @@ class Records:
 
     def add(self, job: Job, result: Mapping[str, Any]) -> Record:
         """Keep what came of a job; it is on the disk when this returns."""
-        record = {"kind": job.kind, **job.values, **result}
+        record = {"kind": job.kind, **job.values, **result, _DECIDED_BY: sorted(job.values)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")

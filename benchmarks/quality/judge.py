@@ -1,7 +1,9 @@
 """What the judge, a CLIP model, says of drawn pictures of learned concepts.
 
 - clip_i: mean cosine of every drawn and every given picture. *score* is it on a scale from 0, the untouched
-  base drawing the class word, to 1, the given pictures against each other; it can leave both ends.
+  base drawing the class word, to 1, the given pictures against each other; it can leave both ends. There is
+  none (null) for a concept whose given pictures are less like each other than what the class word draws is
+  like them, as of a style that was given of many different things.
 - clip_t: mean cosine of each picture and its prompt, with the class word in the token's place.
 - fidelity: the share of pictures that are nearer to their own prompt than to the seven others, which ask for
   other places, colours or things; by chance 1/8.
@@ -37,7 +39,9 @@ class _Known:
     def clip_i(self, drawn: Tensor) -> float:
         return float((drawn @ self.given.T).mean())
 
-    def score(self, drawn: Tensor) -> float:
+    def score(self, drawn: Tensor) -> float | None:
+        if self.real <= self.class_word:
+            return None
         return (self.clip_i(drawn) - self.class_word) / (self.real - self.class_word)
 
 
@@ -68,14 +72,18 @@ class Judge:
         }
 
     def together(
-        self, drawn: Tensor, prompts: Sequence[str], shown: Sequence[Sequence[ConceptFolder]]
+        self,
+        drawn: Tensor,
+        prompts: Sequence[str],
+        in_words: Sequence[str],
+        shown: Sequence[Sequence[ConceptFolder]],
     ) -> Mapping[str, float]:
         """Means over pictures of several concepts each, and over the best one of each prompt.
 
-        prompts: of each picture, with class words; shown: the concepts in each.
+        prompts: of each picture, with tokens; in_words: the same without; shown: the concepts in each.
         """
         seen = self._scorer.encode_images(drawn)
-        texts = self._scorer.encode_prompts(prompts)
+        texts = self._scorer.encode_prompts(in_words)
         clip_t = (seen * texts).sum(dim=1).tolist()
         clip_i = [
             sum(self._of(folder).clip_i(one[None]) for folder in folders) / len(folders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from devtools.concept_folders import ConceptFolder
 from small_base.world.catalog import SMALL_FILE
@@ -10,6 +11,11 @@ from small_base.world.palette import COLOURS
 from small_base.world.wording import LEADS, PLAIN_PLACES, STYLE_TAILS, UNORDERED, a_or_an, article, where
 
 COUNT = 8  # for each concept
+# How prompts name what has no name of its own, the longest first.
+_PHRASES = {
+    "style": (" in the style of {}", " in {} style", ", {} style", "{} style, "),
+    "scene": (", {} background", " in {}", " of {}"),
+}
 
 
 def prompts_for(kind: str, word: str) -> list[str]:
@@ -32,6 +38,22 @@ def prompts_for(kind: str, word: str) -> list[str]:
 def plain_prompts(concept: ConceptFolder) -> list[str]:
     """What the untouched base is asked for: a style or a place without a name of its own is left out."""
     return prompts_for(concept.kind, concept.class_word if concept.kind == "subject" else "")
+
+
+def in_words(prompt: str, concepts: Sequence[ConceptFolder]) -> str:
+    """A prompt of an ordered set without tokens: of a subject its class word, of a style or a place nothing,
+    for neither has a name of its own.
+    """
+    for concept in concepts:
+        token = f"<{concept.name}>"
+        if concept.kind == "subject":
+            prompt = prompt.replace(token, concept.class_word)
+            continue
+        for phrase in _PHRASES[concept.kind]:
+            prompt = prompt.replace(phrase.format(token), "")
+        if token in prompt:
+            raise ValueError(f"{prompt!r} names the {concept.kind} {token} in a way that is not known.")
+    return prompt.strip(" ,")
 
 
 def base_prompts(count: int, seed: int) -> list[str]:

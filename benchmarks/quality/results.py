@@ -20,10 +20,10 @@ from cns_core.settings import described
 from devtools.paths import ROOT
 
 from . import entries, report, unlearn
-from .jobs import Record, Records
+from .jobs import Job, Record, Records
 from .plots import plot_first, plot_masks, plot_trade
 from .suites import SUITES, SWEEPS, Asked, methods_of
-from .variants import SETTINGS
+from .variants import DEFAULTS, SETTINGS
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 _BEGIN, _END = "<!-- made by dev.py bench results -->", "<!-- end -->"
@@ -51,8 +51,14 @@ stand beside ours for the order of the methods, not to be compared one with one.
 
 Definitions: [learning.md](learning.md), `benchmarks/quality/judge.py`, `benchmarks/quality/fixed_noise.py`.
 *Of the way* is the fit on a scale from the class word's (0) to the best that any run of the same table has
-reached (1). Seconds are of whatever machine made the run, most of them of one core of two that others used
-too. In a plot a dot is a run, and a diamond the mean of a method.
+reached (1). *As others* is what a concept's pictures score as other concepts of the stream; *own prompt
+nearest* the share of pictures that CLIP finds nearer to their own prompt than to the seven others, which ask
+for other places and colours; CLIP-T the cosine of a picture and its prompt. One concept, *openmoji*, a style,
+has no score: its given pictures are less like each other than what the base draws of its class word is like
+them, so that its scale stands on its head. The settings of directions were tried on the first stream, those
+of other methods on the panda (methods.md): both are among what is compared. Seconds are of whatever machine
+made the run, most of them of one core of two that others used too. In a plot a dot is a run, and a diamond
+the mean of a method.
 """
 
 
@@ -81,7 +87,7 @@ def with_table(readme: str, files: Sequence[Path]) -> str:
     """README with its table of methods as the records have it, between its two marks."""
     before, _, rest = readme.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    found, _, _ = _of_suite("ablation", _read(files))
+    found = _of_suite("ablation", _read(files))
     return f"{before}{_BEGIN}\n{_short_table(found)}\n{_END}{after}"
 
 
@@ -103,7 +109,7 @@ def _short_table(records: Sequence[Record]) -> str:
 
 def _read(files: Sequence[Path]) -> list[Records]:
     """ValueError for a file with a line that is no record."""
-    return [Records(path, {name: default for name, default, _ in SETTINGS}) for path in files]
+    return [Records(path, DEFAULTS) for path in files]
 
 
 def write(files: Sequence[Path], output: Path) -> None:
@@ -112,9 +118,11 @@ def write(files: Sequence[Path], output: Path) -> None:
     """
     known, parts = _read(files), [_INTRODUCTION]
     for name, (title, tables) in _SECTIONS.items():
-        found, done, wanted = _of_suite(name, known)
+        found = _of_suite(name, known)
         told = "\n\n".join(filter(None, [*_plotted(name, title, found, output), *tables(found)]))
-        left = f"Of the runs of `python3 dev.py bench {name}` with one seed {done} of {wanted} are recorded."
+        one, three = (f"{done} of {wanted}" for done, wanted in (_done(name, known, n) for n in (1, 3)))
+        left = f"Of the runs of `python3 dev.py bench {name}` with one seed {one} are recorded"
+        left += "." if three == one else f", and with three {three}."
         parts.append("\n\n".join([f"## {title}", told or "Nothing is recorded yet.", left]) + "\n")
     output.write_text("\n".join(parts), encoding="utf-8")
 
@@ -129,24 +137,39 @@ def _plotted(name: str, title: str, records: Sequence[Record], output: Path) -> 
     return [" ".join(" ".join(lines).split())]
 
 
-def _of_suite(name: str, known: Sequence[Records]) -> tuple[list[Record], int, int]:
-    """What is recorded of a suite, by any method and seed; how many of its own runs of one seed are, and how
-    many there are.
-    """
+def _done(name: str, known: Sequence[Records], seeds: int) -> tuple[int, int]:
+    """How many of a suite's own runs are recorded, and how many there are."""
+    own = _jobs(name, (), seeds)
+    return sum(any(records.of(job) is not None for records in known) for job in own), len(own)
+
+
+def _jobs(name: str, methods: Sequence[str], seeds: int) -> list[Job]:
+    """Each once: a sweep has the default among the values of every setting."""
     settings = {setting: default for setting, default, _ in SETTINGS}
-    every = SUITES[name](Asked(methods_of(name), _SEEDS, False, settings))
-    own = SUITES[name](Asked((), 1, False, settings))
+    found: list[Job] = []
+    for job in SUITES[name](Asked(tuple(methods), seeds, False, settings)):
+        if job not in found:
+            found.append(job)
+    return found
+
+
+def _of_suite(name: str, known: Sequence[Records]) -> list[Record]:
+    """What is recorded of a suite, by any method and seed."""
+    every = _jobs(name, methods_of(name), _SEEDS)
     found: list[Record] = []
+    # Of what was run twice, the run of the suite itself.
+    own_first = sorted(known, key=lambda records: records.path.stem != name)
     for job in every:
-        record = next((r for records in known if (r := records.of(job)) is not None), None)
+        record = next((r for records in own_first if (r := records.of(job)) is not None), None)
         if record is not None and record not in found:
             found.append(record)
-    done = sum(any(records.of(job) is not None for records in known) for job in own)
-    return found, done, len(own)
+    return found
 
 
 def _streams(records: Sequence[Record]) -> list[str]:
-    return [report.summary(records), report.costs(records)] if records else []
+    if not records:
+        return []
+    return [report.summary(records), report.places(records), report.costs(records)]
 
 
 def _paper(records: Sequence[Record]) -> list[str]:
@@ -171,15 +194,15 @@ def _paper(records: Sequence[Record]) -> list[str]:
 
 
 def _scaled(runs: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> str:
-    """CLIP-I and CLIP-T, the means over the pictures of some groups of prompts, and then over runs."""
+    """CLIP-I and CLIP-T: means over the pictures of some groups of prompts, and their spread over runs."""
     figures = []
     for name, scale in (("clip_i", CLIP_I), ("clip_t", CLIP_T)):
         values = []
         for run in runs:
             pictures = sum(run[group]["pictures"] for group in groups)
             values.append(scale * sum(run[g][name] * run[g]["pictures"] for g in groups) / pictures)
-        figures.append(statistics.mean(values))
-    return " / ".join(f"{value:.2f}" for value in figures)
+        figures.append(report.spread(values, ".2f"))
+    return " / ".join(figures)
 
 
 def _forgetting(records: Sequence[Record]) -> list[str]:
@@ -196,11 +219,21 @@ def _forgetting(records: Sequence[Record]) -> list[str]:
         mine = [r["stages"] for r in drawn if r["method"] == method and len(r["stages"]) == longest]
         cells = []
         for place in range(longest if mine else 0):
-            values = [stages[place]["scores"][stages[0]["learned"]]["score"] for stages in mine]
+            values = [report.score_of(stages[place]["scores"][stages[0]["learned"]]) for stages in mine]
             cells.append(report.spread(values, ".2f"))
         if cells:
             lines.append(f"| {method} | {len(mine)} | {' | '.join(cells)} |")
     return ["The score of the first concept after so many have been learned:\n\n" + "\n".join(lines)]
+
+
+def _ablation(records: Sequence[Record]) -> list[str]:
+    """Table 2, with what the paper printed."""
+    lines = ["| method | printed: single CLIP-I / CLIP-T | printed: several |", "|---|---|---|"]
+    for method in dict.fromkeys(record["method"] for record in records):
+        if (printed := PRINTED.get(method)) is not None:
+            single, several = (f"{a:.2f} / {b:.2f}" for a, b in (printed[:2], printed[2:]))
+            lines.append(f"| {method} | {single} | {several} |")
+    return [*_alike(records), "\n".join(lines) if len(lines) > 2 else ""]
 
 
 def _alike(records: Sequence[Record]) -> list[str]:
@@ -227,8 +260,9 @@ def _sweep(records: Sequence[Record]) -> list[str]:
                 if not runs:
                     continue
                 figures = [report.fits(stages)[1:] for stages in runs]
-                means = (f"{statistics.mean(column):.4f}" for column in zip(*figures, strict=True))
-                lines.append(f"| {method} | {setting} | {value:g} | {len(runs)} | {' | '.join(means)} |")
+                cells = (report.spread(column, ".4f") for column in zip(*figures, strict=True))
+                shown = value if isinstance(value, str) else f"{value:g}"
+                lines.append(f"| {method} | {setting} | {shown} | {len(runs)} | {' | '.join(cells)} |")
     return ["\n".join(lines)] if len(lines) > 2 else []
 
 
@@ -243,7 +277,7 @@ def _is_by(
 Tables = Callable[[Sequence[Record]], list[str]]
 _SECTIONS: dict[str, tuple[str, Tables]] = {
     "paper": ("Three sets of seven (Table 1)", _paper),
-    "ablation": ("Four streams of four (Table 2, and methods besides)", _alike),
+    "ablation": ("Four streams of four (Table 2, and methods besides)", _ablation),
     "forgetting": ("The first concept as more are learned (Fig. 5)", _forgetting),
     "overlap": ("Concept neurons of eleven prompts (Fig. 7)", _overlap),
     "entries": ("Entries or directions", lambda records: [entries.table(records)]),

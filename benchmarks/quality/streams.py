@@ -10,6 +10,7 @@ from devtools.staging import SHIPPED_CONCEPTS
 from small_base.world.sets import CONCEPTS_IN, SETS_FOLDER, read_set
 
 from .jobs import LEARN, Job
+from .prompts import in_words
 from .variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -101,13 +102,9 @@ def set_prompts(bench: Bench, memory: ConceptMemory, number: int, seed: int) -> 
     for group in CONCEPTS_IN:
         prompts = [prompt for prompt in groups.prompts[group] for _ in range(PICTURES)]
         shown = [[known[f"<{one.name}>"] for one in groups.concepts_in(prompt)] for prompt in prompts]
-        plain = []
-        for prompt, folders in zip(prompts, shown, strict=True):
-            for folder in folders:
-                prompt = prompt.replace(f"<{folder.name}>", folder.class_word)
-            plain.append(prompt)
+        plain = [in_words(prompt, folders) for prompt, folders in zip(prompts, shown, strict=True)]
         drawn = bench.draw(memory, prompts, seed)
-        found[group] = bench.judge.together(drawn, plain, shown)
+        found[group] = bench.judge.together(drawn, prompts, plain, shown)
     return found
 
 
@@ -124,7 +121,8 @@ def every_concept() -> list[ConceptFolder]:
 
 def _tell(method: str, seed: int, stage: Mapping[str, Any]) -> None:
     fits = ", ".join(f"{name} {fit:.4f}" for name, fit in stage["fit"].items())
-    shown = ", ".join(f"{score['score']:.2f}" for score in stage["scores"].values()) or "not drawn"
+    values = [score["score"] for score in stage["scores"].values()]
+    shown = ", ".join("no scale" if value is None else f"{value:.2f}" for value in values) or "not drawn"
     print(
         f"[learning] {method}, seed {seed}, after {stage.get('learned', 'joining')}: fit {fits}; "
         f"drift {stage['drift']:.4f}; scores {shown}",

@@ -20,26 +20,30 @@ from pathlib import Path
 from typing import Any
 
 from devtools.paths import ROOT
+from devtools.staging import JUDGE
 
 from . import entries, unlearn
 from .jobs import Job, Record, Records, done_here
 from .overlap import OVERLAP
 from .pictures import write_method_sheet
 from .suites import SUITES, Asked, check_methods, given_settings
-from .variants import SETTINGS
+from .variants import DEFAULTS, SETTINGS
+from .worker import CFG, RESOLUTION
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = build_parser().parse_args(words)
-    defaults = {name: default for name, default, _ in SETTINGS}
     try:
         check_methods(options.suite, options.methods)
         given = given_settings(options.suite, options.set)
-        settings = {name: given.get(name, default) for name, default in defaults.items()}
-        asked = Asked(tuple(options.methods), options.seeds, options.quick, settings, given)
+        settings = {name: given.get(name, default) for name, default, _ in SETTINGS}
+        base = {"resolution": options.resolution, "cfg": options.cfg}
+        if options.checkpoint is not None:
+            base["base"] = options.checkpoint.stem
+        asked = Asked(tuple(options.methods), options.seeds, options.quick, settings, given, base)
         jobs = SUITES[options.suite](asked)
-        records = Records(options.output, absent=defaults)
+        records = Records(options.output, absent=DEFAULTS)
     except ValueError as error:
         print(f"dev.py bench {options.suite}: {error}", file=sys.stderr)
         return 2
@@ -67,11 +71,13 @@ def _done(jobs: Sequence[Job], options: argparse.Namespace) -> Iterator[tuple[Jo
         return iter(())
     from .worker import Worker
 
+    made_of = (options.checkpoint, options.judge, options.resolution, options.cfg)
     if options.ray:
         from .on_ray import done_on_ray
 
-        return done_on_ray(options.ray, jobs, partial(Worker, options.output.resolve()), options.cpus)
-    return done_here(jobs, Worker(options.output))
+        worker = partial(Worker, options.output.resolve(), *made_of)
+        return done_on_ray(options.ray, jobs, worker, options.cpus)
+    return done_here(jobs, Worker(options.output, *made_of))
 
 
 def told(records: Sequence[Record]) -> str:
@@ -103,6 +109,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings, in place of the bench's own"
     )
+    parser.add_argument("--checkpoint", type=Path, help="of the base model; default: the small base, size s")
+    parser.add_argument("--judge", type=Path, default=JUDGE, help="a CLIP folder; default: the small base's")
+    parser.add_argument("--resolution", type=int, default=RESOLUTION, help="pixels (%(default)s)")
+    parser.add_argument("--cfg", type=float, default=CFG, help="guidance when drawing (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="20 minutes on two CPU cores at most")
     parser.add_argument("--list", action="store_true", help="tell what is left to do, and do nothing")
     parser.add_argument(

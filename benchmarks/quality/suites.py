@@ -10,6 +10,8 @@ from typing import Any
 from cns_core.erasures import ERASURES
 from cns_core.methods import METHODS
 from cns_core.methods.cns.scores import SCORES
+from cns_core.methods.directions.settings import BOTH, KEYS, VALUES
+from cns_core.protected import ALL_TOKENS
 from cns_core.text_features import TOKEN_CHOICES
 
 from .entries import entries_job
@@ -46,18 +48,26 @@ ORDERS = 3  # of the first set, besides its own
 SWEEPS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "directions": {
         "directions": (1, 2, 4, 8, 12, 16, 32),
-        "least_gain": (1.0, 3.0, 10.0, 30.0),
-        "general_prompts": (128, 1024, 4096),
-        "class_weight": (1.0, 10.0, 100.0),
-        "direction_lr": (0.1, 0.3, 1.0),
+        "least_gain": (0.1, 0.5, 2.0, 10.0),
+        "general_prompts": (128, 0, 4096),  # 0: 1,024 on a CPU
+        "class_weight": (1.0, 3.0, 10.0, 100.0),
+        "floor": (3e-3, 1e-2, 3e-2, 1e-1),
+        "direction_lr": (0.01, 0.02, 0.05),
         "guard": (0.0, 0.1, 1.0),
+        "token_first": (0.2, 0.3, 0.5),
+        "token_after": (0.1, 0.3, 1.0),
         "token_lr": (3e-3, 1e-2, 3e-2),
+        "moves": (BOTH, KEYS, VALUES),
+        "protected_tokens": (ALL_TOKENS, "caption words"),
+        "batch_size": (2, 4, 8),
         "steps": (75, 150, 300),
     },
     "cns": {
         "budget_percent": (2.0, 6.5, 17.0),
         "calibration_prompts": (16, 64, 128),
+        "tokens": TOKEN_CHOICES,
         "keep_earlier": (0.0, 1e-3, 1e-2, 1e-1),
+        "keep_base": (0.0, 1e-4, 1e-2),
         "neuron_lr": (3e-4, 1e-3, 3e-3),
         "token_lr": (3e-3, 1e-2, 3e-2),
         "steps": (75, 150, 300),
@@ -69,6 +79,7 @@ SWEEPS: Mapping[str, Mapping[str, Sequence[Any]]] = {
 class Asked:
     """methods: variants, none for the suite's own; seeds: how many; quick: what fits 20 minutes on two cores;
     settings: of all variants, by name; given: what was given, of these or of what else a suite is about.
+    base: what is known of the base model.
     """
 
     methods: tuple[str, ...]
@@ -76,6 +87,7 @@ class Asked:
     quick: bool
     settings: Mapping[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=lambda: BASE)
 
     def runs(self, default: Sequence[str]) -> Iterator[tuple[int, str]]:
         """Seed by seed, every method."""
@@ -84,7 +96,7 @@ class Asked:
                 yield seed, method
 
     def stream(self, stream: Sequence[str], method: str, seed: int, draw: str, **more: Any) -> Job:
-        return stream_job(stream, method, seed, draw, self.settings, **BASE, **more)
+        return stream_job(stream, method, seed, draw, self.settings, **self.base, **more)
 
 
 def paper(asked: Asked) -> list[Job]:
@@ -147,26 +159,29 @@ def overlap(asked: Asked) -> list[Job]:
     """Concept neurons of eleven prompts, one word changed at a time (Fig. 7)."""
     scores = list(SCORES)[:1] if asked.quick else list(SCORES)
     return [
-        overlap_job(asked.settings, score, tokens, **BASE) for score in scores for tokens in TOKEN_CHOICES
+        overlap_job(asked.settings, score, tokens, **asked.base)
+        for score in scores
+        for tokens in TOKEN_CHOICES
     ]
 
 
 def entries(asked: Asked) -> list[Job]:
     """How well single entries of K/V tell concepts from everything else, beside directions."""
     streams = [FOURS[0][:1]] if asked.quick else FOURS
-    return [entries_job(stream, asked.settings, **BASE) for stream in streams]
+    return [entries_job(stream, asked.settings, **asked.base) for stream in streams]
 
 
 def sweep(asked: Asked) -> list[Job]:
     """One setting at a time, on the first stream of four, without drawing."""
     found = []
+    stream = FOURS[0][:1] if asked.quick else FOURS[0]
     for seed in range(asked.seeds):
         for method in asked.methods or tuple(SWEEPS):
-            for setting, values in SWEEPS[method].items():
-                for value in values[::2] if asked.quick else values:
+            swept = list(SWEEPS[method].items())
+            for setting, values in swept[:1] if asked.quick else swept:
+                for value in (values[0], values[-1]) if asked.quick else values:
                     settings = {**asked.settings, setting: value}
-                    stream = FOURS[0][: 2 if asked.quick else None]
-                    found.append(stream_job(stream, method, seed, NEVER, settings, **BASE))
+                    found.append(stream_job(stream, method, seed, NEVER, settings, **asked.base))
     return found
 
 
@@ -191,7 +206,7 @@ def unlearn(asked: Asked) -> list[Job]:
     quick = {"pictures": 2, "attack_steps": 20} if asked.quick else {}
     ways = asked.methods or (tuple(ERASURES)[:2] if asked.quick else tuple(ERASURES))
     return [
-        unlearn_job(way, seed, {**quick, **asked.given}, **BASE)
+        unlearn_job(way, seed, {**quick, **asked.given}, **asked.base)
         for seed in range(asked.seeds)
         for way in (UNTOUCHED, *ways)
     ]

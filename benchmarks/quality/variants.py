@@ -30,6 +30,22 @@ SETTINGS: tuple[tuple[str, Any, str], ...] = (
 )
 
 
+def _defaults() -> dict[str, Any]:
+    """What settings are where nobody says: the bench's own, and those with one default in all methods."""
+    found: dict[str, Any] = {}
+    apart: set[str] = set()
+    for method in METHODS.values():
+        for kind in (method.Selection, method.Training, TrainSettings):
+            for name, (default, _) in described(kind).items():
+                if found.setdefault(name, default) != default:
+                    apart.add(name)
+    agreed = {name: default for name, default in found.items() if name not in apart}
+    return {**agreed, **{name: default for name, default, _ in SETTINGS}}
+
+
+DEFAULTS = _defaults()
+
+
 @dataclass(frozen=True)
 class Variant:
     """A method, and settings that are its own, whatever else is asked for.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devtools.paths import ROOT
 from devtools.staging import JUDGE, expanded_base
 
 from ..host import start_host
@@ -17,6 +20,21 @@ if TYPE_CHECKING:
 
 RESOLUTION, CFG = 64, 3.0  # of the small base
 BASE = {"resolution": RESOLUTION, "cfg": CFG}
+
+
+def made_with() -> dict[str, Any]:
+    """Of what code, when and how a record is; commit: empty outside a checkout."""
+    import torch
+
+    asked = ["git", "rev-parse", "--short=12", "HEAD"]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    return {
+        "commit": done.stdout.strip(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "threads": torch.get_num_threads(),
+    }
 
 
 class Worker:
@@ -55,4 +73,4 @@ class Worker:
             UNLEARN: unlearned,
         }
         with torch.inference_mode():  # as the host runs nodes
-            return kinds[job.kind](self._bench, job.values)
+            return {**kinds[job.kind](self._bench, job.values), "made_with": made_with()}

@@ -87,7 +87,7 @@ def test_a_stream_that_is_drawn_at_the_end_has_no_score_of_before() -> None:
 
 
 def test_concepts_that_were_learned_apart_are_joined_in_a_stage_of_its_own() -> None:
-    joined = {**stage("", a=0.7, b=0.8), "joining_s": 12.0}
+    joined = {**stage("", a=0.7, b=0.8), "joining_s": 12.0, "peak_mb": 500}
     del joined["learned"]
     costs = {"share_of_kv": 0.5, "bytes": 2000, "selection_s": 0.5, "training_s": 30.0, "peak_mb": 100}
     stages = [{**stage("a", a=0.9), "bytes": 1, **costs}, {**stage("b", b=0.9), **costs}, joined]
@@ -95,7 +95,7 @@ def test_concepts_that_were_learned_apart_are_joined_in_a_stage_of_its_own() -> 
     fits, scores = (row for row in report.summary([record]).splitlines() if row.startswith("| mix"))
     assert fits.startswith("| mix-of-show | 1 | 0.1000 | 0.2500 | 0.1500")
     assert scores.endswith("| 0.150 | 0.200 |")
-    row = "| mix-of-show | 2 | 50.00% | 2,000 | 0.5 | 30 | 100 | 12.0 |"
+    row = "| mix-of-show | 2 | 50.00% | 2,000 | 0.5 | 30 | 100 | 12.0 | 500 |"
     assert report.costs([record]).splitlines()[-1] == row
 
 

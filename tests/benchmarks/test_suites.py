@@ -14,18 +14,20 @@ from benchmarks.quality import entries, pictures, report, results, suite, unlear
 from benchmarks.quality.jobs import Job, Records, done_here
 from benchmarks.quality.judge import Judge, fidelity
 from benchmarks.quality.overlap import PROMPTS
-from benchmarks.quality.prompts import COUNT
+from benchmarks.quality.prompts import COUNT, in_words
 from benchmarks.quality.streams import folders_of_set
-from benchmarks.quality.suites import SUITES, Asked, check_methods, given_settings
-from benchmarks.quality.variants import SETTINGS, VARIANTS
+from benchmarks.quality.suites import SUITES, SWEEPS, Asked, check_methods, given_settings
+from benchmarks.quality.variants import DEFAULTS, SETTINGS, VARIANTS
+from cns_core.methods import METHODS
+from cns_core.settings import described
 from devtools import benches
 from devtools.concept_folders import ConceptFolder
 
-DEFAULTS = {name: default for name, default, _ in SETTINGS}
+SETTINGS_OF_BENCH = {name: default for name, default, _ in SETTINGS}
 
 
 def asked(quick: bool = False, methods: tuple[str, ...] = (), seeds: int = 1) -> Asked:
-    return Asked(methods, seeds, quick, DEFAULTS)
+    return Asked(methods, seeds, quick, SETTINGS_OF_BENCH)
 
 
 def test_the_command_line_knows_every_suite() -> None:
@@ -75,7 +77,7 @@ def test_settings_are_given_by_name() -> None:
 
 def test_a_word_is_erased_in_each_way_and_before_any() -> None:
     given = given_settings("unlearn", ["word=zebra", "keep=cow", "guard=0", "steps=7"])
-    jobs = SUITES["unlearn"](Asked(("uce", "esd"), 1, False, DEFAULTS, given))
+    jobs = SUITES["unlearn"](Asked(("uce", "esd"), 1, False, SETTINGS_OF_BENCH, given))
     untouched, by_uce, by_esd = (job.values for job in jobs)
     assert untouched["instead"] == "" and untouched["keep"] == [] and "settings" not in untouched
     assert all(one["word"] == "zebra" for one in (untouched, by_uce, by_esd))
@@ -137,8 +139,76 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
         records.add(job, result)
     again = Records(path)
     assert again.missing([*jobs, *jobs]) == jobs[2:]
-    assert again.of(jobs[1]) == {"kind": "learn", "method": "cns", "seed": 1, "rank": 4, "found": 1}
+    record = again.of(jobs[1])
+    assert record == {**jobs[1].values, "kind": "learn", "found": 1, "decided_by": ["method", "rank", "seed"]}
     assert again.of(Job("overlap", jobs[1].values)) is None
+
+
+def test_a_run_by_other_settings_is_another_run_though_a_job_has_no_word_for_them(tmp_path: Path) -> None:
+    plain = {"method": "cns", "seed": 0}
+    for name, value in {"calibration_prompts": 16, "select_by": "top percent", "base": "another"}.items():
+        records = Records(tmp_path / f"{name}.jsonl", DEFAULTS)
+        records.add(Job("learn", {**plain, name: value}), {"stages": []})
+        assert records.of(Job("learn", plain)) is None
+    records = Records(tmp_path / "default.jsonl", DEFAULTS)
+    records.add(Job("learn", {**plain, "calibration_prompts": DEFAULTS["calibration_prompts"]}), {})
+    assert records.of(Job("learn", plain)) is not None
+    looked = Records(tmp_path / "looked.jsonl", DEFAULTS)
+    looked.add(Job("learn", {**plain, "prompts_of": 1}), {"set_prompts": {}})
+    assert looked.of(Job("learn", plain)) is not None, "what is looked at besides decides nothing"
+
+
+def test_every_sweep_holds_what_is_the_default() -> None:
+    for method, settings in SWEEPS.items():
+        own = {**described(METHODS[method].Selection), **described(METHODS[method].Training)}
+        defaults = {**{name: default for name, (default, _) in own.items()}, **DEFAULTS}
+        assert {name: defaults[name] in values for name, values in settings.items()} == dict.fromkeys(
+            settings, True
+        )
+
+
+def test_a_concept_whose_scale_stands_on_its_head_has_no_score() -> None:
+    style = ConceptFolder(Path(), "style", "style", "style")
+    given = seen_as((1, 0), (0, 1))  # of different things
+    judge = Judge(Scorer(), lambda f: given, lambda f: seen_as(*[(1, 1)] * 8))
+    seen = judge.look(style, seen_as(*[(1, 1)] * 8), [style])
+    assert seen["real"] < seen["class_word"] and seen["score"] is None
+    assert seen["taken_for"] == {"style": None}
+    assert report.score_of(seen) != report.score_of(seen)
+    recorded_before = {"score": -3.0, "real": 0.1, "class_word": 0.2}
+    assert report.score_of(recorded_before) != report.score_of(recorded_before)
+    stage = {"learned": "a", "fit": {"a": 0.1}, "drift": 0.0, "class_drift": {"a": 0.0}}
+    record = {"method": "cns", "seed": 0, "stream": ["a"], "stages": [{**stage, "scores": {"a": seen}}]}
+    assert report.summary([record]).endswith("| no scale |")
+    assert report.summary([record]).count("not measured") >= 4
+
+
+def test_a_prompt_of_a_set_is_said_without_what_has_no_name() -> None:
+    style, place = (ConceptFolder(Path(), kind, "x", kind) for kind in ("style", "scene"))
+    cat = ConceptFolder(Path(), "leo", "cat", "subject")
+    for prompt, said in (
+        ("a picture of <leo> in the style of <style>", "a picture of cat"),
+        ("<style> style, <leo> in <scene>", "cat"),
+        ("<leo>, <scene> background", "cat"),
+        ("a photo of <scene>", "a photo"),
+    ):
+        assert in_words(prompt, [style, place, cat]) == said
+    with pytest.raises(ValueError, match="in a way that is not known"):
+        in_words("<leo> beside <scene>", [place, cat])
+
+
+def test_who_is_best_is_told_and_who_is_not() -> None:
+    def record(method: str, fit: float, drift: float) -> dict[str, Any]:
+        looked = {"fit": {"a": fit}, "fit_of_class_word": {"a": 0.3}, "class_drift": {"a": drift}}
+        stage = {"learned": "a", "drift": drift, "scores": {}, **looked}
+        return {"method": method, "stream": ["a"], "stages": [stage]}
+
+    records = [record("directions", 0.2, 0.01), record("cns", 0.15, 0.2), record("all K/V", 0.1, 2.0)]
+    rows = report.places(records).splitlines()
+    assert rows[0] == "| measure | best | directions | cns |"
+    assert rows[2] == "| learned, of the way | all K/V | place 3 of 3 | place 2 of 3 |"
+    assert rows[3] == "| drift | directions | place 1 of 3 | place 2 of 3 |", "nobody rises"
+    assert report.places(records[:1]) == ""
 
 
 def test_a_setting_that_came_later_was_what_it_is_by_default(tmp_path: Path) -> None:
@@ -194,7 +264,9 @@ def test_what_the_judge_says() -> None:
     as_cat = (0 + 1 / 5**0.5) / 2
     assert seen["taken_for"]["cat"] == pytest.approx((as_cat - between) / (own - between))
     drawn = seen_as((1, 0), (0, 1), (1, 0), (0, 1))
-    both = judge.together(drawn, ["a dog", "a dog", "a cat", "a cat"], [[dog], [dog], [cat], [dog, cat]])
+    prompts = ["a <dog>", "a <dog>", "a <cat>", "a <cat>"]
+    in_words = ["a dog", "a dog", "a cat", "a cat"]
+    both = judge.together(drawn, prompts, in_words, [[dog], [dog], [cat], [dog, cat]])
     each = [(1 + own) / 2, as_cat, as_cat, ((1 + own) / 2 + as_cat) / 2]
     assert both["clip_i"] == pytest.approx(sum(each) / 4) and both["pictures"] == 4
     assert both["best_clip_i"] == pytest.approx((each[0] + each[3]) / 2)
@@ -278,10 +350,11 @@ def test_tables() -> None:
         .splitlines()[-1]
         .startswith("| cns | 2 | single | 0.600 (0.500 to 0.700) | 0.600")
     )
-    score = {"score": 0.9, "taken_for": {"b": 0.1}, "fidelity": 0.5, "fidelity_of_class_word": 1.0}
+    score = {"score": 0.9, "taken_for": {"b": 0.1, "upside down": None}, "fidelity": 0.5, "clip_t": 0.25}
+    score["fidelity_of_class_word"] = 1.0
     stages = [{"scores": {}}, {"scores": {"a": score, "b": {**score, "taken_for": {"a": 0.3}}}}]
     table = report.confusion([{"method": "cns", "stream": ["a", "b"], "stages": stages}])
-    assert table.splitlines()[-1].startswith("| cns | 1 | 0.900 | 0.200")
+    assert table.splitlines()[-1] == "| cns | 1 | 0.900 | 0.200 | 0.500 | 1.000 | 0.250 |"
     old = [{"scores": {"a": {"score": 1.0}}}]
     assert report.confusion([{"method": "cns", "stream": ["a", "b"], "stages": old}]) == ""
     iou = [[1, 0.5, 0.2], [0.5, 1, 0.2], [0.2, 0.2, 1]]
