@@ -57,7 +57,7 @@ class SelectConceptNeurons(io.ComfyNode):
                     default=DIRECTIONS,
                     optional=True,
                     tooltip="directions: few directions of the text features in which only this concept "
-                    "speaks, so that nothing else changes. neurons: the paper's, few entries of K/V. "
+                    "speaks, so that all else hardly changes. neurons: the paper's, few entries of K/V. "
                     "guarded neurons: these, held still where something else would hear them.",
                 ),
                 *sockets_of(_DIRECTIONS, [f.name for f in fields(_DIRECTIONS)], optional=True, ways=_WAYS),

@@ -26,12 +26,14 @@ _DTYPE = torch.bfloat16
 _GIB = 2**30
 # Of the text encoders, in bfloat16 beside a U-Net that trains in it, by their published sizes.
 _TEXT = {"sd15": 123_060_480, "sdxl": 123_060_480 + 694_659_840}
-_RANK = 8
+_EARLIER = 19  # concepts by directions that lie beneath the twentieth
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Bytes. trained: values, gradients and Adam's moments of directions, and of CNS at its default share."""
+    """Bytes. directions, cns: values, gradients and Adam's moments by default settings; earlier: what
+    nineteen concepts by directions take beneath the twentieth.
+    """
 
     model: str
     pixels: int
@@ -42,18 +44,21 @@ class Figures:
     recomputed: int
     directions: int
     cns: int
+    earlier: int
 
     def row(self) -> str:
         least = self.unet + self.text + self.recomputed + self.directions
         most = self.unet + self.text + self.whole + self.directions
-        sizes = (self.unet, self.text, self.whole, self.recomputed, self.directions, self.cns, most, least)
+        sizes = (self.unet, self.text, self.whole, self.recomputed, self.directions, self.cns, self.earlier)
+        sizes += (most, least)
         cells = [self.model, str(self.pixels), str(self.batch), *(f"{size / _GIB:.2f}" for size in sizes)]
         return f"| {' | '.join(cells)} |"
 
 
 HEAD = (
     "| model | px | batch | U-Net | text encoders | kept for the backward | with checkpointing "
-    "| trained by directions | trained by CNS | in all, directions | in all, with checkpointing |"
+    "| trained by directions | trained by CNS | nineteen earlier by directions "
+    "| in all, the first by directions | with checkpointing |"
 )
 
 
@@ -80,6 +85,7 @@ def figures(model: str, pixels: int, batch: int) -> Figures:
     from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 
     from cns_core.footprint import kept_for_backward, storage_of
+    from cns_core.methods import METHODS
     from cns_core.projections import find_projections
 
     from .models import SHARE, unet_config
@@ -102,7 +108,7 @@ def figures(model: str, pixels: int, batch: int) -> Figures:
 
     blocks = [m for m in unet.modules() if isinstance(m, BasicTransformerBlock | ResBlock)]
     kept = kept_for_backward(forward, blocks, {storage_of(p) for p in unet.parameters()})
-    rows = sum(out for out, _ in layout.shapes)
+    rows, count = sum(out for out, _ in layout.shapes), METHODS["directions"].Training().directions
     return Figures(
         model,
         pixels,
@@ -111,8 +117,9 @@ def figures(model: str, pixels: int, batch: int) -> Figures:
         _TEXT[model] * _DTYPE.itemsize,
         kept.whole,
         kept.recomputed,
-        rows * _RANK * 16,
+        rows * count * 16,
         round(layout.total * SHARE) * 16,
+        _EARLIER * count * (rows + width) * 4,
     )
 
 
@@ -124,7 +131,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
     start_host()
-    print(f"GiB of memory, computed\n\n{HEAD}\n|{' --- |' * 11}")
+    print(f"GiB of memory, computed\n\n{HEAD}\n|{' --- |' * 12}")
     for model in options.models:
         for batch in options.batch:
             print(figures(model, options.pixels or PIXELS[model], batch).row(), flush=True)
