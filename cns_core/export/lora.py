@@ -92,7 +92,7 @@ def _names(memory: ConceptMemory) -> dict[str, str]:
 def _factors(laid: Laid) -> tuple[Tensor, Tensor]:
     """up `(out, r)` @ down `(r, text_dim)`, float32: all of a projection's change, exactly."""
     if laid.dense is None:
-        return laid.up, laid.down
+        return laid.up, laid.down.clone()  # projections may share it, and a file may not say so
     up, down = _touched(laid.dense.float())
     return torch.cat([up, laid.up], 1), torch.cat([down, laid.down])
 

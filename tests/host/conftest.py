@@ -51,6 +51,14 @@ def float32(pack: ModuleType, comfy: ModuleType) -> Any:
     return FLOAT32
 
 
+@pytest.fixture
+def few_prompts(pack, monkeypatch):
+    """As many general prompts as a test has time for."""
+    protected = sys.modules[f"{pack.__name__}.cns_core.protected"]
+    for device in ("CPU", "GPU"):
+        monkeypatch.setattr(protected, f"AUTOMATIC_ON_{device}", 16)
+
+
 @pytest.fixture(scope="session")
 def nodes(pack):
     extension = asyncio.run(pack.comfy_entrypoint())

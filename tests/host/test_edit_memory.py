@@ -40,15 +40,6 @@ def mug_alone(learn, mug):
     return learn(mug)
 
 
-@pytest.fixture
-def few_prompts(pack, monkeypatch):
-    import sys
-
-    name = f"{pack.__name__}.cns_core.host.measure"
-    monkeypatch.setattr(sys.modules[name], "AUTOMATIC_ON_CPU", 16)
-    monkeypatch.setattr(sys.modules[name], "AUTOMATIC_ON_GPU", 16)
-
-
 def test_forgetting_tells_what_it_does_to_everything_else(run, models, dog_and_mug, few_prompts, untouched):
     rest, text = run("ForgetConcept", memory=dog_and_mug, concept="<my-dog>", **models)
     assert rest.names() == ["my mug"] and dog_and_mug.names() == ["my dog", "my mug"]

@@ -49,13 +49,6 @@ def weights(pack, places, models):
     return changes
 
 
-@pytest.fixture
-def few_prompts(pack, monkeypatch):
-    measure = sys.modules[f"{pack.__name__}.cns_core.host.measure"]
-    for device in ("CPU", "GPU"):
-        monkeypatch.setattr(measure, f"AUTOMATIC_ON_{device}", 16)
-
-
 @pytest.mark.parametrize("embedding", ["cat", "four"])
 def test_an_embedding_draws_as_before(run, models, places, both, untouched, embedding):
     file = f"{embedding}.safetensors"

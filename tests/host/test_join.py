@@ -9,12 +9,7 @@ import torch
 RULES = ("gradient fusion", "closed form", "ziplora", "sum")
 
 
-@pytest.fixture(autouse=True)
-def few_prompts(pack, monkeypatch):
-    for module in ("join", "measure"):
-        module = sys.modules[f"{pack.__name__}.cns_core.host.{module}"]
-        for device in ("CPU", "GPU"):
-            monkeypatch.setattr(module, f"AUTOMATIC_ON_{device}", 16)
+pytestmark = pytest.mark.usefixtures("few_prompts")
 
 
 @pytest.fixture(scope="module")
