@@ -49,7 +49,7 @@ def stock_lora(memory: ConceptMemory) -> dict[str, Tensor]:
 def _product(key: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
     return {
         f"{key}.lora_up.weight": up.contiguous(),
-        f"{key}.lora_down.weight": down.contiguous(),
+        f"{key}.lora_down.weight": down.clone(),  # projections may share it; a file holds no tensor twice
         f"{key}.alpha": torch.tensor(float(len(down))),
     }
 
@@ -68,7 +68,7 @@ def diffusers_lora(memory: ConceptMemory) -> dict[str, Tensor]:
             if missing == rank:
                 continue
             up, down = pad(up, (0, missing)), pad(down, (0, 0, 0, missing))
-        tensors[f"unet.{names[name]}.lora_A.weight"] = down.contiguous()
+        tensors[f"unet.{names[name]}.lora_A.weight"] = down.clone()  # a file holds no tensor twice
         tensors[f"unet.{names[name]}.lora_B.weight"] = up.contiguous()
     return tensors
 
@@ -92,7 +92,7 @@ def _names(memory: ConceptMemory) -> dict[str, str]:
 def _factors(laid: Laid) -> tuple[Tensor, Tensor]:
     """up `(out, r)` @ down `(r, text_dim)`, float32: all of a projection's change, exactly."""
     if laid.dense is None:
-        return laid.up, laid.down.clone()  # projections may share it, and a file may not say so
+        return laid.up, laid.down
     up, down = _touched(laid.dense.float())
     return torch.cat([up, laid.up], 1), torch.cat([down, laid.down])
 

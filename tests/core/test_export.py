@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from cns_core.export.lora import diffusers_lora, stock_lora
 from cns_core.identity import ModelIdentity
@@ -73,6 +74,8 @@ def test_diffusers_gets_products_of_one_rank_that_are_the_whole_change(changes, 
         down, up = tensors[f"{key}.lora_A.weight"], tensors[f"{key}.lora_B.weight"]
         assert len(down) == up.shape[1] == rank
         torch.testing.assert_close(up @ down, expected)
+    for read in (tensors, stock_lora(one)):
+        assert load(save(read)).keys() == read.keys(), "a file holds no tensor twice"
 
 
 def test_what_is_beyond_attention_goes_by_its_original_name():
