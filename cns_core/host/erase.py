@@ -5,14 +5,13 @@ formula, or trained (`erase_by_training.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..concept import ERASURE, check_free
+from ..concept import check_free
 from ..erasures import ERASURES, TRAINED, Erasure
 from ..erasures.kept import Kept
 from ..erasures.pairs import paired
@@ -20,10 +19,10 @@ from ..erasures.uce import Uce, UceSettings, erased, feature_map
 from ..erasures.wording import ToErase, lines_of, named
 from ..general_prompts import general_prompts
 from ..interference import GENERAL, interference
-from ..memory import ConceptMemory, LearnedConcept
+from ..memory import ConceptMemory
 from ..method import Change
 from ..protected import ALL_TOKENS, automatic_count
-from .erase_by_training import ToTrain, erase_by_training
+from .erase_by_training import ToTrain, as_learned, erase_by_training
 from .model import BaseModel, check_trainable, read_base
 from .progress import Progress
 from .prompt_reader import PromptReader
@@ -77,19 +76,7 @@ def erase(
         )
         change, losses = trained.change, trained.losses
         lines = [*_of_losses(losses), *trained.notes]
-    concept = LearnedConcept(
-        name=what.name,
-        token="",
-        class_word="",
-        kind=ERASURE,
-        captions=what.captions(),
-        method=by.name,
-        change=change,
-        token_vectors={},
-        settings={"erase": {"words": list(what.words), "instead": list(what.instead), **asdict(settings)}},
-        losses=losses,
-        learned_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
+    concept = as_learned(what, by.name, settings, change, losses)
     after = earlier.with_learned(concept)
     heard = interference(after, [concept.handle], moments, gram).told([concept.handle], list(moments))
     return Erased(after, [*lines, *heard, *reader.notes])

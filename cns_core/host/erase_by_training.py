@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checkpoint import CheckpointError, state_bytes
+from ..concept import ERASURE
 from ..erasures.adaptation import ErasingAdaptation, Guard
 from ..erasures.by_training import KEPT, NOTHING, Looked, Retained, TrainedErasure, look
 from ..erasures.scenes import Scene, of_kept
 from ..erasures.wording import ToErase, lines_of
-from ..memory import ConceptMemory
+from ..memory import ConceptMemory, LearnedConcept
 from ..method import Change
 from ..objective import Objective
 from ..priors import NoPrior
@@ -24,7 +26,6 @@ from ..weight_scopes import weights_in
 from .apply import apply_changes
 from .backend import HostBackend, training_mode
 from .draw import Sampling, draw_latents
-from .kept import remove
 from .known_models import lasting_digest
 from .model import BaseModel, weights_of
 from .models_key import latents_key
@@ -60,6 +61,16 @@ class ToTrain:
         models = latents_key(self.model, self.clip, self.base.identity)
         return lasting_digest("erasure", _RESULTS, self.erasure.name, models, self.earlier.digest(), told)
 
+    def fault(self, found: ConceptMemory) -> str | None:
+        """Why a memory is not what came of it before; None where it is."""
+        if not found.base.same_as(self.base.identity):
+            return "it is of another model"
+        if [(c.name, c.kind, c.method) for c in found.concepts] != [
+            (self.what.name, ERASURE, self.erasure.name)
+        ]:
+            return "it holds something else"
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -72,10 +83,35 @@ class Trained:
 
 def erase_by_training(todo: ToTrain, progress: Progress) -> Trained:
     """Train an erasure on top of a memory. MODEL and CLIP are left as they were, whatever happens; Cancel
-    keeps what was done, to go on with.
+    keeps what was done, to go on with, and the result is kept for the same erasure again.
     """
     run = Run(work_folder("runs"), todo.key())
-    return _Training(todo, run, progress).result()
+    if (before := run.result(todo.fault)) is not None:
+        told = "it was trained before, and its result was taken from disk; change the seed to train anew"
+        return Trained(before.change, before.losses, [*run.notes, told])
+    trained = _Training(todo, run, progress).result()
+    concept = as_learned(todo.what, todo.erasure.name, todo.settings, trained.change, trained.losses)
+    run.finish(ConceptMemory(todo.base.identity, todo.base.layout, (concept,)))
+    return trained
+
+
+def as_learned(
+    what: ToErase, by: str, settings: Any, change: Change, losses: Mapping[str, Tensor]
+) -> LearnedConcept:
+    """What was erased, as a memory holds it. by: the way's name."""
+    return LearnedConcept(
+        name=what.name,
+        token="",
+        class_word="",
+        kind=ERASURE,
+        captions=what.captions(),
+        method=by,
+        change=change,
+        token_vectors={},
+        settings={"erase": {"words": list(what.words), "instead": list(what.instead), **asdict(settings)}},
+        losses=dict(losses),
+        learned_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
 
 
 class _Training:
@@ -111,7 +147,6 @@ class _Training:
                 raise
             change = adaptation.learned()
         run.notes += backend.memory.notes
-        remove(run.checkpoint_file)
         losses = {name: torch.tensor(values) for name, values in trainer.losses.items()}
         return Trained(change, losses, run.notes)
 

@@ -86,7 +86,7 @@ def test_with_a_memory_the_model_stays_as_it_was(erase, dog_memory, untouched):
     ]
 
 
-def test_cancel_leaves_the_model_as_it_was_and_the_next_run_goes_on(erase, hook, comfy, untouched):
+def test_cancel_leaves_the_model_as_it_was_and_the_next_run_goes_on(erase, hook, comfy, pack, untouched):
     import comfy.model_management as management
 
     def stop(value, total, preview, node_id=None):
@@ -100,8 +100,14 @@ def test_cancel_leaves_the_model_as_it_was_and_the_next_run_goes_on(erase, hook,
     hook(None)
     resumed, text = erase(**how)
     assert "went on after step 2 of 5, where it was stopped" in text
+    again, text = erase(**how)
+    assert "its result was taken from disk" in text and again.digest() == resumed.digest()
+    runs = sys.modules[f"{pack.__name__}.cns_core.host.paths"].work_folder("runs")
+    assert not list(runs.glob("*.checkpoint.safetensors")), "nothing is left of the run that was stopped"
+    for kept in runs.glob("*.safetensors"):
+        kept.unlink()
     whole, text = erase(**how)
-    assert "went on" not in text, "nothing is left of the run that was stopped"
+    assert "went on" not in text and "from disk" not in text
     assert resumed.digest() == whole.digest()
 
 
