@@ -56,9 +56,10 @@ nearest* the share of pictures that CLIP finds nearer to their own prompt than t
 for other places and colours; CLIP-T the cosine of a picture and its prompt. One concept, *openmoji*, a style,
 has no score: its given pictures are less like each other than what the base draws of its class word is like
 them, so that its scale stands on its head. The settings of directions were tried on the first stream, those
-of other methods on the panda (methods.md): both are among what is compared. Seconds are of whatever machine
-made the run, most of them of one core of two that others used too. In a plot a dot is a run, and a diamond
-the mean of a method.
+of other methods on the panda (methods.md): both are among what is compared. Records that do not tell the
+commit that made them are of earlier code, whose text encoders trained in float32. Seconds are of whatever
+machine made the run, most of them of one core of two that others used too. In a plot a dot is a run, and a
+diamond the mean of a method.
 """
 
 

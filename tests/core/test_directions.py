@@ -115,6 +115,9 @@ def test_what_is_protected_hears_little_of_what_is_learned(learner, toy):
     assert set(prepared.protected.effects(torch.zeros(1, 24))) == {"general prompts", "its class word"}
     told = prepared.outcome(change)
     assert "gains" in told and "keys and values of its class word move by" in told
+    assert "have a gain below 1" not in told
+    low = DirectionsChange(change.layout, change.answers, change.directions, 0 * change.gains + 0.6)
+    assert "1 of them have a gain below 1: what is protected is louder" in prepared.outcome(low)
 
 
 def test_the_guard_holds_answers_where_something_listens(learner):

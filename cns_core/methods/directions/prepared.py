@@ -78,6 +78,11 @@ class Guarded:
             raise TypeError(f"{type(change).__name__} was not learned along directions.")
         gains = change.gains.tolist()
         lines = [f"{len(gains)} directions, gains {_figures(gains)}"]
+        if shared := sum(gain < 1 for gain in gains):
+            lines.append(
+                f"{shared} of them have a gain below 1: what is protected is louder in these than the "
+                "concept, and they were moved the less for it"
+            )
         lines += self.protected.told(change.answers.float() @ change.directions)
         if not gains or gains[0] < _CLEAR_GAIN:
             lines.append(
