@@ -138,7 +138,7 @@ class _Training:
             trainer = self._trainer(backend, adaptation, images, retained)
             moving = sum(p.numel() for group in trainer.groups for p in group.parameters)
             backend.memory.to_come = trainer.bytes_to_come
-            run.check_space(2 * state_bytes(trainer.state(), moving))
+            run.check_space(2 * state_bytes(adaptation.state_dict(), moving))
             try:
                 trainer.run(lambda report: self._on_step(report, trainer))
             except BaseException:  # Cancel is a BaseException on newer hosts; nothing is swallowed

@@ -19,14 +19,14 @@ from ..checkpoint import CheckpointError, state_bytes
 from ..concept import Concept
 from ..framing import Framing, told
 from ..memory import ConceptMemory, LearnedConcept
-from ..method import Adaptation, Earlier, Plan
+from ..method import TOKEN, Adaptation, Earlier, ParameterGroup, Plan
 from ..priors import PRIORS
 from ..prompt_tokens import PLACE, check_tokens
 from ..refine import Refining
 from ..settings import TrainSettings
 from ..thumbnails import jpeg_of
 from ..tokens import TokenVectors, initial_vectors
-from ..training import ConceptTrainer, StepReport, TrainingData
+from ..training import ConceptTrainer, StepReport, TrainingData, check_rates
 from ..within import start
 from . import notices
 from .backend import HostBackend, training_mode
@@ -243,24 +243,22 @@ class LearningRun:
 
     def result(self) -> Learned:
         """Prepare, train, and keep the memory on disk."""
-        lesson, notes = self.lesson, self.run.notes
-        learned_before = lesson.memory or self.known
-        sources = Sources(lesson.loaded, self.base, learned_before, lesson.class_images)
-        data = training_data(sources, lesson.concept, lesson.settings, self.progress, notes)
-        notes += [*self._of_patches(), *self._of_sizes()]
+        lesson, notes, vectors = self.lesson, self.run.notes, self._first_vectors()
         with training_mode():
-            loaded, concept = lesson.loaded, lesson.concept
-            vectors = self._first_vectors()
-            known = self.known.token_vectors()
-            backend = HostBackend(loaded.model, loaded.clip, concept.token, vectors, known)
-            plan = lesson.plan
+            loaded, plan, known = lesson.loaded, lesson.plan, self.known.token_vectors()
+            backend = HostBackend(loaded.model, loaded.clip, lesson.concept.token, vectors, known)
             adaptation = start(
                 plan.method, plan.prepared, self.earlier, lesson.method_settings, backend.device
             )
+        self._check(adaptation, vectors)  # before pictures are encoded, and maybe hundreds drawn
+        learned_before = lesson.memory or self.known
+        sources = Sources(loaded, self.base, learned_before, lesson.class_images)
+        data = training_data(sources, lesson.concept, lesson.settings, self.progress, notes)
+        notes += [*self._of_patches(), *self._of_sizes()]
+        with training_mode():
             trainer = self._trainer(backend, data, adaptation, vectors)
             backend.memory.use = lesson.memory_use
             backend.memory.to_come = trainer.bytes_to_come
-            self.run.check_space(self._to_be_kept(trainer))
             try:
                 trainer.run(lambda report: self._on_step(report, trainer, backend), self.live.stop_asked)
             except BaseException:  # Cancel is a BaseException on newer hosts; nothing is swallowed
@@ -328,13 +326,18 @@ class LearningRun:
             notes.append(small)
         return notes
 
-    def _to_be_kept(self, trainer: ConceptTrainer) -> int:
-        """Bytes, generously: a checkpoint, and a result beside it, whose new part is no larger."""
-        moving = sum(p.numel() for group in trainer.groups for p in group.parameters)
+    def _check(self, adaptation: Adaptation, vectors: TokenVectors) -> None:
+        """ValueError where nothing would be learned, or where a checkpoint and a result beside it, whose new
+        part is no larger, would find no room.
+        """
+        token = ParameterGroup(TOKEN, "token_lr", self.lesson.settings.token_lr, list(vectors.values()))
+        groups = [*adaptation.parameter_groups(), token]
+        check_rates(groups)
+        moving = sum(p.numel() for group in groups for p in group.parameters)
         earlier = sum(
             t.numel() * t.element_size() for c in self.known.concepts for t in c.change.tensors().values()
         )
-        return 2 * state_bytes(trainer.state(), moving) + earlier
+        self.run.check_space(2 * state_bytes(adaptation.state_dict(), moving) + earlier)
 
     def _on_step(self, report: StepReport, trainer: ConceptTrainer, backend: HostBackend) -> None:
         preview, last = self.lesson.preview, report.step == report.steps

@@ -63,11 +63,21 @@ def test_a_failure_in_the_middle_leaves_everything_as_it_was(comfy, train, dog, 
     assert "Resumed after step 2" in train(dog, dog_neurons, seed=22)[2]
 
 
-def test_a_disk_that_is_too_full_is_noticed_before_the_first_step(train, dog, dog_neurons, monkeypatch):
+def test_what_cannot_end_well_is_noticed_before_pictures_are_encoded_and_drawn(
+    train, dog, dog_neurons, monkeypatch
+):
+    from ComfyUI_CNS.cns_core.host import learn
+
+    def begun(*_):
+        raise AssertionError("long work has begun")
+
+    monkeypatch.setattr(learn, "training_data", begun)
+    with pytest.raises(ValueError, match="Every learning rate is 0"):
+        train(dog, dog_neurons, seed=25, neuron_lr=0, token_lr=0, prior="drawn class images")
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
     with pytest.raises(ValueError, match=r"Training keeps about .* MB in .*runs, but 0\.1 MB are free"):
-        train(dog, dog_neurons, seed=25)
+        train(dog, dog_neurons, seed=25, prior="drawn class images")
 
 
 def test_a_disk_that_is_full_at_the_end_loses_nothing(run, train, dog, dog_neurons, monkeypatch):
@@ -98,7 +108,7 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_steps(train, dog, dog_ne
 
 def test_a_diverging_run_says_so_and_harms_nothing(run, models, random_model, dog, dog_neurons, untouched):
     class Overflowing:
-        """A VAE in half precision may do this to a picture."""
+        """A VAE that makes numbers of a picture whose squares are none."""
 
         def __init__(self):
             self.encoded, self.patcher = 0, random_model.vae.patcher
@@ -107,7 +117,7 @@ def test_a_diverging_run_says_so_and_harms_nothing(run, models, random_model, do
         def encode(self, pixels):
             self.encoded += 1
             latents = random_model.vae.encode(pixels)
-            return latents * float("inf") if self.encoded == 3 else latents
+            return latents * 1e30 if self.encoded == 3 else latents
 
     settings = {"steps": 40, "neuron_lr": 1e-3, "concept": dog, "neurons": dog_neurons, "seed": 24}
     with pytest.raises(
