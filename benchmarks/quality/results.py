@@ -98,11 +98,11 @@ def _short_table(records: Sequence[Record]) -> str:
     rows = []
     for method in dict.fromkeys(record["method"] for record in records):
         runs = [record["stages"] for record in records if record["method"] == method]
-        learned = statistics.mean(report.way(stages, best) for stages in runs)
-        ends = [report.fits(stages) for stages in runs]
-        lost = max(0.0, statistics.mean(rise for _, _, rise, _, _ in ends))
-        drift = statistics.mean(drift for _, _, _, drift, _ in ends)
-        rows.append((learned, f"| {method} | {learned:.0%} | {lost:.3f} | {drift:.3f} | {len(runs)} |"))
+        ways = [report.way(stages, best) for stages in runs]
+        _, _, rises, drifts, _ = zip(*(report.fits(stages) for stages in runs), strict=True)
+        cells = [report.spread(ways, ".0%")]
+        cells += [report.spread([max(0.0, v) for v in values], ".3f") for values in (rises, drifts)]
+        rows.append((statistics.mean(ways), f"| {method} | {' | '.join(cells)} | {len(runs)} |"))
     lines = ["| method | learned, of what any reached | forgotten | change elsewhere | runs |"]
     lines.append("|---|---|---|---|---|")
     return "\n".join([*lines, *(row for _, row in sorted(rows, reverse=True))])
