@@ -152,7 +152,10 @@ def _plot(groups: Sequence[Sequence[Record]], path: Path) -> None:
         len(groups), 4, figsize=(20, 4.4 * len(groups)), squeeze=False, layout="constrained"
     )
     for row, group in zip(axes, groups, strict=True):
-        model, mine = group[0]["model"], {record["what"]: record for record in group}
+        model, mine = (
+            f"{group[0]['model']}, {group[0]['dtype']}",
+            {record["what"]: record for record in group},
+        )
         _plot_loops(row[0], model, [record for record in mine.values() if "median_s" in record])
         concepts, steps = (mine.get(what, {}).get("points", []) for what in ("concepts", "steps"))
         _plot_growth(row[1], model, "concepts", "seconds", concepts, _SECONDS)
@@ -197,5 +200,5 @@ def _plot_growth(
     axis.set_xlabel(along)
     axis.set_ylabel(unit)
     axis.margins(y=0.1)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(bottom=0, top=1.1 * max(p[key] for key in measured for p in points))
     axis.legend()
