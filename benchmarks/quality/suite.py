@@ -113,7 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", type=Path, default=JUDGE, help="a CLIP folder; default: the small base's")
     parser.add_argument("--resolution", type=int, default=RESOLUTION, help="pixels (%(default)s)")
     parser.add_argument("--cfg", type=float, default=CFG, help="guidance when drawing (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="20 minutes on two CPU cores at most")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small part, meant for 20 minutes on two CPU cores"
+    )
     parser.add_argument("--list", action="store_true", help="tell what is left to do, and do nothing")
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="of a cluster's head; 'local' for this machine alone"

@@ -81,6 +81,7 @@ def _found(adaptation: Adaptation, width: int) -> dict[str, Tensor]:
 def random_trainer(
     task: Task, backend: HostBackend, adaptation: Adaptation, vectors: TokenVectors, prior: str
 ) -> ConceptTrainer:
+    """One of an adaptation on the task's latents."""
     give_back_what_is_free()  # of preparing, which is no part of training
     pairs = zip(task.latents, CAPTIONS, strict=True)
     images = tuple(LatentImage(z, (caption,), (CLASS_CAPTION,)) for z, caption in pairs)
